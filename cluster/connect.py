@@ -1,0 +1,239 @@
+"""The one place that starts or joins Ray, and the sum that refuses a plan that would wait for ever.
+
+`connect()` starts a private local Ray unless the process runs inside a cluster (the entry point of
+`ray job submit`, where `RAY_ADDRESS` is set) or is told to join one with `--address auto`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from motionsynth.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[1]
+"""Folder that holds our packages; workers find them there."""
+
+OBJECT_STORE_BYTES = 400 << 20
+"""Only statistics rows cross the object store, so it stays small whatever the size of the job."""
+
+SPARE_CPUS = 2
+"""Logical CPUs that a local Ray has beyond the cores: a driver task or a Ray Data source mostly sleeps, but
+where actors hold every CPU it is never scheduled and the job hangs silently (ray#44687)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Connection:
+    """What `connect` reached.
+
+    Attributes:
+        address: "local", or the address that was joined.
+        cpus: Logical CPUs that a plan may count on.
+        gpus: GPUs that a plan may count on.
+        started: Whether this call started Ray (then whoever called it also shuts it down).
+    """
+
+    address: str
+    cpus: float
+    gpus: float
+    started: bool
+
+
+def cores() -> int:
+    """CPU cores that this process may use (a container's or `taskset`'s limit counts)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def connect(
+    address: str | None = None, num_cpus: int | None = None, env_vars: Mapping[str, str] | None = None
+) -> Connection:
+    """Start a local Ray or join a cluster; a process that is connected already keeps its connection.
+
+    Args:
+        address: "local" starts a private Ray; "auto" or "host:port" joins one; None joins when `RAY_ADDRESS`
+            is set (so it is inside `ray job submit`) and else starts.
+        num_cpus: Logical CPUs of a local Ray (default: cores + 2). Of a joined cluster: the size to which it
+            can grow, for `plan_resources` (default: its present size).
+        env_vars: Environment of every worker, besides our own (`Storage.worker_env()` belongs here: workers
+            on other machines do not see this process's environment).
+
+    Raises:
+        InputError: no cluster answers at `address`, or it is a `ray://` address.
+    """
+    if num_cpus is not None and num_cpus < 1:
+        raise InputError(f"The number of logical CPUs is {num_cpus}; it must be at least 1.")
+    started = False
+    address = address or ("auto" if os.environ.get("RAY_ADDRESS") else "local")
+    if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
+        if address == "local":
+            _start(num_cpus or cores() + SPARE_CPUS, env_vars or {})
+        else:
+            _join(address, env_vars or {})
+        started = True
+        _quiet()
+    import ray
+
+    total = ray.cluster_resources()
+    cpus = total.get("CPU", 0.0)
+    if num_cpus is not None and address != "local":
+        cpus = max(cpus, float(num_cpus))
+    return Connection(address=address, cpus=cpus, gpus=total.get("GPU", 0.0), started=started)
+
+
+def disconnect() -> None:
+    """Leave Ray; a local one that this process started ends. Harmless when not connected."""
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
+
+
+def _private_token() -> None:
+    """Choose Ray's authentication on purpose, as the default differs between hosts and versions.
+
+    Other users of this machine must not be able to run code in our Ray; the token lives in this process and its
+    children only, where Ray's own default leaves it in ~/.ray/auth_token.
+    """
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if "ray" in sys.modules:
+        # Ray read the mode when it was imported; this is how it refreshes it itself.
+        from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]
+
+        Config.initialize("")
+
+
+def _start(num_cpus: int, env_vars: Mapping[str, str]) -> None:
+    _private_token()
+    import ray
+
+    # Without address="local" Ray attaches to whatever /tmp/ray/ray_current_cluster names.
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": {**_worker_env(), "PYTHONPATH": _python_path(), **env_vars}},
+    )
+    logger.info("Started a local Ray with %d logical CPUs on %d cores.", num_cpus, cores())
+
+
+def _join(address: str, env_vars: Mapping[str, str]) -> None:
+    if address.startswith("ray://"):
+        raise InputError(
+            f"The address '{address}' is a Ray Client address, which cannot drive Ray Data and Ray Train; "
+            "submit the command with `ray job submit --address http://HOST:8265 -- python -m rayjobs...`."
+        )
+    job_env = _job_runtime_env()
+    env = {**_worker_env(), **env_vars}
+    if "working_dir" not in job_env:
+        env["PYTHONPATH"] = _python_path()
+    # What the submitter set wins; Ray refuses a driver that sets the same variable to something else.
+    env = {k: v for k, v in env.items() if k not in job_env.get("env_vars", {})}
+    import ray
+
+    try:
+        if address != "auto":
+            # Ray itself would try for two minutes.
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address=address, logging_level=logging.ERROR, runtime_env={"env_vars": env})
+    except (OSError, ValueError, RuntimeError) as e:
+        raise InputError(
+            f"No Ray cluster answers at the address '{address}' ({' '.join(str(e).split())[:200]}); start one, or "
+            "leave --address out to run on this machine."
+        ) from None
+    logger.info("Joined the Ray cluster at '%s'.", address)
+
+
+def _worker_env() -> dict[str, str]:
+    # One thread per worker: parallelism is the number of workers, and results do not depend on core counts.
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+
+
+def _python_path() -> str:
+    return os.pathsep.join(
+        dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+    )
+
+
+def _job_runtime_env() -> dict:
+    """The runtime_env of the `ray job submit` that this process is the entry point of, {} if it is none."""
+    try:
+        return json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    except json.JSONDecodeError:
+        return {}
+
+
+def _quiet() -> None:
+    """Ray Data's own progress log off: jobs print one line of theirs, with clips/s and the time left."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def plan_resources(
+    *,
+    actors: int,
+    cpus_per_actor: float,
+    tasks: int = 1,
+    cpus_per_task: float = 1.0,
+    gpus_per_actor: float = 0.0,
+    cpus: float,
+    gpus: float = 0.0,
+) -> str:
+    """Check that actors and the tasks which feed them can run at the same time.
+
+    Ray neither refuses nor reports a plan whose actors hold every CPU while a task that they wait for needs one:
+    it hangs. So the sum is done before the start.
+
+    Args:
+        actors: Processes that hold their resources for the whole job (actor pool, Train workers, trial drivers).
+        cpus_per_actor, gpus_per_actor: What each one holds.
+        tasks: Short tasks that must be able to run beside them (Ray Data's source: 1).
+        cpus_per_task: What each of those needs.
+        cpus, gpus: What there is (`Connection.cpus`, `Connection.gpus`).
+
+    Returns:
+        The sum, as a sentence for the log.
+
+    Raises:
+        InputError: it does not fit; the message holds the arithmetic and what would fit.
+    """
+    if actors < 1:
+        raise InputError(f"The number of workers is {actors}; it must be at least 1.")
+    need = actors * cpus_per_actor + tasks * cpus_per_task
+    arithmetic = (
+        f"{actors} workers x {cpus_per_actor:g} CPU + {tasks} tasks x {cpus_per_task:g} CPU = {need:g} CPUs"
+    )
+    if need > cpus + 1e-9:
+        left = cpus - tasks * cpus_per_task
+        fits = int((left + 1e-9) // cpus_per_actor) if cpus_per_actor > 0 and left > 0 else 0
+        advice = f"use at most {fits} workers or " if fits else ""
+        raise InputError(
+            f"{arithmetic}, but Ray has {cpus:g} and the job would wait for ever; {advice}give it more with "
+            f"--cpus {int(-(-need // 1))}."
+        )
+    if (need_gpus := actors * gpus_per_actor) > gpus + 1e-9:
+        fits = int((gpus + 1e-9) // gpus_per_actor)
+        advice = f"use at most {fits} workers" if fits else "set the GPUs per worker to 0"
+        raise InputError(
+            f"{actors} workers x {gpus_per_actor:g} GPU = {need_gpus:g} GPUs, but Ray has {gpus:g} and the job would "
+            f"wait for ever; {advice}."
+        )
+    return f"{arithmetic} of {cpus:g}."

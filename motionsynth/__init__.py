@@ -1,0 +1,1 @@
+"""Synthetic human motion that makes rare actions recognisable: the science, in plain PyTorch."""

@@ -1,0 +1,165 @@
+"""Beds: which real clips a draw may train on, and which it is judged by.
+
+A bed is one (protocol, scarcity, draw, split). Everything fitted for it (generator, recogniser, statistics) sees
+`Bed.train` alone; `Bed.evaluate` are people (or views) that no training clip shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from motionsynth.errors import InputError
+from motionsynth.motion import MotionSet
+from motionsynth.splits import Split, partition
+
+SCARCITIES = ("rare", "few", "fraction", "full")
+SIDES = ("validation", "test")
+RARE_DRAWS = 3
+"""Draws after which the rare classes of the `rare` protocol have rotated through all classes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BedSpec:
+    """What decides a bed.
+
+    Attributes:
+        protocol: Name of one of the dataset's official splits: cross_subject, cross_view, fold1, ...
+        scarcity: `rare`: a third of the classes is cut to `shots` clips, the others stay full; `few`: every class
+            is; `fraction`: every class keeps a share; `full`: nothing is cut.
+        shots: Clips per cut class (`rare`, `few`).
+        fraction: Share kept (`fraction`).
+        draw: Which rare classes, which clips and, on validation, which held-out people.
+        split: Who judges: "validation", a third of the training people; or "test", the protocol's test half.
+        seed: Changes every draw at once.
+    """
+
+    protocol: str = "cross_subject"
+    scarcity: str = "rare"
+    shots: int = 10
+    fraction: float = 1.0
+    draw: int = 0
+    split: str = "validation"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.scarcity not in SCARCITIES:
+            raise InputError(f"Unknown scarcity '{self.scarcity}'. Known: {', '.join(SCARCITIES)}.")
+        if self.split not in SIDES:
+            raise InputError(f"Unknown split '{self.split}'. Known: {', '.join(SIDES)}.")
+        if self.shots < 2:
+            raise InputError(f"shots is {self.shots}; a rare class needs at least 2 clips.")
+        if not 0 < self.fraction <= 1:
+            raise InputError(f"fraction is {self.fraction}; it must lie above 0 and at most 1.")
+        if self.draw < 0:
+            raise InputError(f"draw is {self.draw}; draws count from 0.")
+
+    @property
+    def key(self) -> str:
+        """Short and safe in an object's path."""
+        size = {"rare": f"k{self.shots}", "few": f"k{self.shots}", "fraction": f"{self.fraction:g}", "full": "all"}
+        return f"{self.protocol}-{self.split}-{self.scarcity}-{size[self.scarcity]}-s{self.seed}-d{self.draw}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Bed:
+    """The clips of one draw.
+
+    Attributes:
+        train: What everything may see.
+        full: The same people's clips before they were cut: the ceiling arm's.
+        evaluate: Held-out people's (or views') clips.
+        rare: The classes that were cut.
+    """
+
+    spec: BedSpec
+    train: MotionSet
+    full: MotionSet
+    evaluate: MotionSet
+    rare: tuple[int, ...]
+
+
+def rare_classes(num_classes: int, draw: int, seed: int) -> tuple[int, ...]:
+    """The rotating third: over `RARE_DRAWS` consecutive draws, every class is rare exactly once."""
+    order = np.random.default_rng([seed, draw // RARE_DRAWS, 0xC1A55]).permutation(num_classes)
+    return tuple(sorted(int(c) for c in order[draw % RARE_DRAWS :: RARE_DRAWS]))
+
+
+def spread_over(people: Sequence[str], clips: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """k clips, taking one from each person in turn so that few clips still show many people.
+
+    Args:
+        people: Subject of each clip of the dataset.
+        clips: Positions to choose from.
+        k: How many; all of them if there are no more than k.
+        rng: Decides order of people and of clips within a person.
+    """
+    if len(clips) <= k:
+        return clips
+    turns: dict[str, int] = {}
+    names = sorted({people[i] for i in clips})
+    order = {name: r for r, name in zip(rng.permutation(len(names)), names, strict=True)}
+    keyed = []
+    for i in rng.permutation(clips):
+        turns[people[i]] = turns.get(people[i], 0) + 1
+        keyed.append((turns[people[i]], order[people[i]], i))
+    return np.sort([i for _, _, i in sorted(keyed)[:k]])
+
+
+def held_out_people(motions: MotionSet, indices: np.ndarray, draw: int, seed: int) -> set[str]:
+    """A third of the training people (at least one), rotating with the draw.
+
+    Raises:
+        InputError: fewer than two people.
+    """
+    names = sorted({motions.motions[i].subject for i in indices})
+    if len(names) < 2:
+        raise InputError(
+            f"The training half of '{motions.dataset}' shows {len(names)} person; validation needs at least 2: give "
+            "each clip its subject, or score on the test half."
+        )
+    order = np.random.default_rng([seed, 0x5EED]).permutation(len(names))
+    folds = min(3, len(names))
+    return {names[i] for i in order[draw % folds :: folds]}
+
+
+def make_bed(motions: MotionSet, splits: Sequence[Split], spec: BedSpec) -> Bed:
+    """Cut a dataset to one draw.
+
+    Raises:
+        InputError: unknown split, an empty side, too few people for validation.
+    """
+    known = {s.name: s for s in splits}
+    if spec.protocol not in known:
+        raise InputError(
+            f"Dataset '{motions.dataset}' has no protocol '{spec.protocol}'. Known: {', '.join(sorted(known)) or 'none'}."
+        )
+    train, test = partition(motions, known[spec.protocol])
+    if spec.split == "validation":
+        people = held_out_people(motions, train, spec.draw, spec.seed)
+        kept_out = np.array([motions.motions[i].subject in people for i in train])
+        train, evaluate = train[~kept_out], train[kept_out]
+    else:
+        evaluate = test
+    labels = motions.labels
+    subjects = [m.subject for m in motions.motions]
+    k = motions.num_classes
+    rare = {"rare": rare_classes(k, spec.draw, spec.seed), "full": ()}.get(spec.scarcity, tuple(range(k)))
+    kept = []
+    for c in range(k):
+        clips = train[labels[train] == c]
+        rng = np.random.default_rng([spec.seed, spec.draw, c])
+        if spec.scarcity == "fraction":
+            clips = spread_over(subjects, clips, max(2, round(spec.fraction * len(clips))), rng)
+        elif c in rare:
+            clips = spread_over(subjects, clips, spec.shots, rng)
+        kept.append(clips)
+    return Bed(
+        spec=spec,
+        train=motions.select(np.sort(np.concatenate(kept))),
+        full=motions.select(train),
+        evaluate=motions.select(evaluate),
+        rare=rare,
+    )

@@ -1,0 +1,70 @@
+"""Generators: one file and one line here each. A generator's module is imported when it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+from motionsynth.errors import InputError
+from motionsynth.generators.base import Batch, Context, Generator, SampleRequest, fit_context
+
+GENERATORS: dict[str, tuple[str, str, str]] = {
+    "motion_gan": ("motionsynth.generators.motion_gan", "MotionGAN", "MotionGANConfig"),
+}
+"""name -> (module, generator class, config class)."""
+
+
+def _classes(name: str) -> tuple[type[Generator], type]:
+    if name not in GENERATORS:
+        raise InputError(f"Unknown generator '{name}'. Known: {', '.join(sorted(GENERATORS))}.")
+    module, generator, config = GENERATORS[name]
+    loaded = import_module(module)
+    return getattr(loaded, generator), getattr(loaded, config)
+
+
+def build_config(name: str, values: Mapping[str, Any]) -> Any:
+    """A generator's config from plain values (as stored in a checkpoint).
+
+    Raises:
+        InputError: unknown generator or field.
+    """
+    config = _classes(name)[1]
+    if unknown := sorted(set(values) - set(config.__slots__)):
+        raise InputError(f"Generator '{name}' has no setting {unknown}. Known: {', '.join(config.__slots__)}.")
+    return config(**values)
+
+
+def build_generator(name: str, config: Any, context: Context) -> Generator:
+    """A generator with fresh weights (drawn from torch's global generator)."""
+    return _classes(name)[0](config, context)
+
+
+def load_generator(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Generator:
+    """The generator of a checkpoint, in evaluation mode.
+
+    Args:
+        tensors: Its `state_dict` (the averaged weights).
+        config: `generator` (name), `generator_config`, `context`: what `storage.checkpoints` read from JSON.
+
+    Raises:
+        InputError: the tensors are not those of the config.
+    """
+    context = Context.from_dict(config["context"])
+    generator = build_generator(config["generator"], build_config(config["generator"], config["generator_config"]), context)
+    try:
+        generator.load_state_dict(dict(tensors))
+    except RuntimeError as e:
+        raise InputError(
+            f"The checkpoint's tensors do not fit its config ({str(e).splitlines()[-1].strip()}); it was written by "
+            "another version: train again."
+        ) from None
+    return generator.eval()
+
+
+__all__ = [
+    "GENERATORS", "Batch", "Context", "Generator", "SampleRequest", "build_config", "build_generator",
+    "fit_context", "load_generator",
+]  # fmt: skip

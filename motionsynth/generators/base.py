@@ -1,0 +1,213 @@
+"""What every generator shares: what it is asked for, what it learns from, and its interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from motionsynth.limits import MotionLimits, fit_limits
+from motionsynth.motion import Motion, MotionSet, bone_lengths, canonical, present, repair_jumps, resample
+from motionsynth.skeleton import Skeleton
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleRequest:
+    """One wanted clip; its randomness comes from `seed` alone, whatever else is in the batch."""
+
+    sample_id: str
+    label: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Context:
+    """What a generator must know of its training clips; travels in the checkpoint as JSON.
+
+    Attributes:
+        dataset, skeleton, class_names, num_persons: As in the `MotionSet`.
+        rare: Classes that are short of clips.
+        nearest: For each class, the most similar common class (itself if it is common); a rare class's
+            embedding starts there.
+        shapes: For each class, the (num_frames, num_persons) of its real clips; lengths are sampled from it.
+        fps: Frames per second of the dataset.
+        bone_mean, bone_std: Log bone lengths over training clips, [V - 1].
+        rest: Mean bone direction over training clips, [V - 1] of unit xyz.
+        scale: Root-mean-square joint distance from the root (metres): the unit the networks work in.
+        limits: Joint-angle and speed limits fitted to the training clips.
+    """
+
+    dataset: str
+    skeleton: Skeleton
+    class_names: tuple[str, ...]
+    num_persons: int
+    rare: tuple[int, ...]
+    nearest: tuple[int, ...]
+    shapes: tuple[tuple[tuple[int, int], ...], ...]
+    fps: float
+    bone_mean: tuple[float, ...]
+    bone_std: tuple[float, ...]
+    rest: tuple[tuple[float, float, float], ...]
+    scale: float
+    limits: MotionLimits
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("skeleton", "limits")}
+        return plain | {"skeleton": self.skeleton.to_dict(), "limits": self.limits.to_dict()}
+
+    @staticmethod
+    def from_dict(d: Mapping[str, Any]) -> Context:
+        """Inverse of `to_dict`."""
+        return Context(
+            **{
+                **d,
+                "skeleton": Skeleton.from_dict(d["skeleton"]),
+                "limits": MotionLimits.from_dict(d["limits"]),
+                "class_names": tuple(d["class_names"]),
+                "rare": tuple(d["rare"]),
+                "nearest": tuple(d["nearest"]),
+                "shapes": tuple(tuple((int(t), int(m)) for t, m in c) for c in d["shapes"]),
+                "bone_mean": tuple(d["bone_mean"]),
+                "bone_std": tuple(d["bone_std"]),
+                "rest": tuple((float(a), float(b), float(c)) for a, b, c in d["rest"]),
+            }
+        )
+
+
+def fit_context(train: MotionSet, rare: Sequence[int] = ()) -> Context:
+    """Everything that is fitted to data before training, from training clips only.
+
+    Args:
+        train: The training clips of one draw.
+        rare: Classes short of clips.
+    """
+    skeleton = train.skeleton
+    clips = [canonical(repair_jumps(m.positions, m.fps), skeleton) for m in train.motions]
+    there = [present(c) for c in clips]
+    lengths = np.stack([np.log(np.median(bone_lengths(c[0][s[0]], skeleton), 0).clip(1e-3)) for c, s in zip(clips, there, strict=True)])
+    spread = [np.square(c[0] - c[0][:, skeleton.root, None])[s[0]].sum(-1).mean() for c, s in zip(clips, there, strict=True)]
+    child, parent = np.array(skeleton.bones).T
+    bones = np.mean([(c[0][s[0]][:, child] - c[0][s[0]][:, parent]).mean(0) for c, s in zip(clips, there, strict=True)], 0)
+    rest = bones / np.linalg.norm(bones, axis=-1, keepdims=True).clip(1e-6)
+    poses = np.stack([resample(c[:1], 16).ravel() for c in clips])
+    labels = train.labels
+    centres = np.stack([poses[labels == c].mean(0) if (labels == c).any() else np.full(poses.shape[1], np.inf) for c in range(train.num_classes)])
+    common = [c for c in range(train.num_classes) if c not in rare and (labels == c).any()]
+    nearest = []
+    for c in range(train.num_classes):
+        if c in common or not common or not (labels == c).any():
+            nearest.append(c)
+        else:
+            nearest.append(int(common[np.argmin(np.square(centres[common] - centres[c]).sum(1))]))
+    shapes = tuple(
+        tuple((m.num_frames, m.num_persons) for m in train.motions if m.label == c) for c in range(train.num_classes)
+    )
+    return Context(
+        dataset=train.dataset,
+        skeleton=skeleton,
+        class_names=train.class_names,
+        num_persons=train.num_persons,
+        rare=tuple(int(c) for c in rare),
+        nearest=tuple(nearest),
+        shapes=shapes,
+        fps=float(np.median([m.fps for m in train.motions])),
+        bone_mean=tuple(lengths.mean(0).tolist()),
+        bone_std=tuple((lengths.std(0) + 0.01).tolist()),
+        rest=tuple((float(a), float(b), float(c)) for a, b, c in rest),
+        scale=float(np.sqrt(np.mean(spread))),
+        limits=fit_limits(train),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Batch:
+    """Training clips as a generator sees them: canonical, whole, at a fixed number of frames.
+
+    Attributes:
+        x: [B, M, T, V, 3], metres; absent persons zero.
+        y: [B], classes.
+        seconds: [B], duration of the clip.
+    """
+
+    x: Tensor
+    y: Tensor
+    seconds: Tensor
+
+
+class Generator(nn.Module):
+    """A conditional generator of clips.
+
+    A subclass gives `terms` (the names of its loss terms, by optimiser group), `config` with `loss_weights`
+    under the same names, `losses` and `sample`.
+    """
+
+    terms: Mapping[str, tuple[str, ...]]
+    name: str
+
+    def __init__(self, config: Any, context: Context) -> None:
+        super().__init__()
+        self.config = config
+        self.context = context
+
+    @property
+    def frames(self) -> int:
+        """T of the training batches."""
+        return self.config.frames
+
+    def losses(self, batch: Batch, group: str) -> dict[str, Tensor]:
+        """Unweighted scalar terms of one optimiser group."""
+        raise NotImplementedError
+
+    def parameter_groups(self, stage: int) -> dict[str, list[nn.Parameter]]:
+        """Trainable parameters by optimiser group, at training stage 1 (all classes) or 2 (rare classes)."""
+        raise NotImplementedError
+
+    def averaged(self) -> list[nn.Parameter]:
+        """Parameters of which training keeps an exponential moving average, used for sampling."""
+        raise NotImplementedError
+
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Motion]:
+        """One clip for each request, in order."""
+        raise NotImplementedError
+
+    def to_motion(self, request: SampleRequest, positions: np.ndarray, parent_id: str | None = None) -> Motion:
+        """Wrap positions [M, T, V, 3] (metres) as the synthetic clip that was asked for."""
+        c = self.context
+        return Motion(
+            positions=np.ascontiguousarray(positions, np.float32),
+            fps=c.fps,
+            skeleton=c.skeleton.name,
+            label=request.label,
+            label_name=c.class_names[request.label],
+            sample_id=request.sample_id,
+            dataset=c.dataset,
+            source="synthetic",
+            parent_id=parent_id,
+            generator=self.name,
+            seed=request.seed,
+        )
+
+    def draw_shape(self, request: SampleRequest, rng: np.random.Generator) -> tuple[int, int]:
+        """(num_frames, num_persons) of a random real training clip of the class (any class if it has none)."""
+        pool = self.context.shapes[request.label] or sum(self.context.shapes, ())
+        return pool[rng.integers(len(pool))]
+
+
+def request_rng(request: SampleRequest) -> np.random.Generator:
+    """The random stream of one request."""
+    return np.random.Generator(np.random.Philox(key=request.seed & (2**64 - 1)))
+
+
+def normal(rngs: Sequence[np.random.Generator], size: int) -> Tensor:
+    """Standard normal numbers [B, size], one row from each stream."""
+    return torch.from_numpy(np.stack([r.standard_normal(size, np.float32) for r in rngs]))
+
+
+__all__ = [
+    "Batch", "Context", "Generator", "SampleRequest", "fit_context", "normal", "request_rng",
+]  # fmt: skip

@@ -1,0 +1,263 @@
+"""The rare-action GAN of Galstyan 2025 on skeleton clips: class, noise and style in, bodies of fixed bones out.
+
+z = concat(noise, action embedding, style) (eq. 4). Style comes from N(0, I) in the generation pass and from a
+motion encoder over a real clip in the reconstruction pass. Both passes go through one temporal decoder with the
+attention of eq. 1; its output is bone directions, one set of bone lengths per clip and a root path, joined by
+forward kinematics, so that bones cannot stretch. Published: no layer sizes, weights or limits; those are ours.
+
+Shape letters: B clips, M persons, T frames, V joints, N = V - 1 bones, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from motionsynth.errors import InputError
+from motionsynth.generators.base import Batch, Context, Generator, SampleRequest, normal, request_rng
+from motionsynth.generators.critic import DualStreamCritic, random_view
+from motionsynth.generators.layers import ModulatedBlock, TemporalAttention, cosine_basis
+from motionsynth.limits import physics_loss
+from motionsynth.losses import check_weights
+from motionsynth.motion import Motion, resample
+
+WAVES = 10
+"""Slow cosines in time that encoder and decoder also handle by one linear map: it learns the bulk of a motion in a
+few hundred steps, and the convolutions add the rest."""
+
+CRITIC_TERMS = ("adversarial", "flow", "pose")
+GENERATOR_TERMS = (*CRITIC_TERMS, "reconstruction", "physics", "temporal", "prior")
+
+
+def default_weights() -> dict[str, float]:
+    """Weights under which every term's gradient at the output stays within 5-30 % of the adversarial one's."""
+    return {
+        "adversarial": 1.0,
+        "flow": 0.5,
+        "pose": 0.5,
+        "reconstruction": 20.0,
+        "physics": 0.1,
+        "temporal": 5.0,
+        "prior": 0.5,
+    }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MotionGANConfig:
+    """Sizes and loss weights.
+
+    Attributes:
+        frames: T at which clips are generated; a multiple of 8. Clips are resampled to a real clip's length.
+        noise, action, style: Widths of the three parts of z (eq. 4).
+        width: Channels of the decoder at its coarsest; halves towards the output.
+        critic_width: Channels of each critic stream.
+        truncation: Factor on style and noise at sampling.
+        loss_weights: One for each of `GENERATOR_TERMS`; flow and pose also weigh the critic's streams (eq. 2).
+    """
+
+    frames: int = 32
+    noise: int = 16
+    action: int = 32
+    style: int = 32
+    width: int = 256
+    critic_width: int = 96
+    truncation: float = 1.0
+    loss_weights: Mapping[str, float] = field(default_factory=default_weights)
+
+    def __post_init__(self) -> None:
+        if self.frames < 16 or self.frames % 8:
+            raise InputError(f"motion_gan frames is {self.frames}; it must be a multiple of 8, at least 16.")
+        if self.width % 32 or self.width < 64:
+            raise InputError(f"motion_gan width is {self.width}; it must be a multiple of 32, at least 64.")
+        check_weights(self.loss_weights, GENERATOR_TERMS)
+
+
+class MotionEncoder(nn.Module):
+    """Real clip and class -> mean and log variance of its style, by attention over time (eq. 1)."""
+
+    def __init__(self, channels: int, frames: int, action: int, style: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("waves", cosine_basis(WAVES, frames), persistent=False)
+        self.coarse = nn.Linear(channels * WAVES, width)
+        self.net = nn.Sequential(
+            nn.Conv1d(2 * channels, width, 3, padding=1), nn.GroupNorm(8, width), nn.LeakyReLU(0.2),
+            nn.Conv1d(width, width, 3, stride=2, padding=1), nn.GroupNorm(8, width), nn.LeakyReLU(0.2),
+            nn.Conv1d(width, width, 3, stride=2, padding=1), nn.GroupNorm(8, width), nn.LeakyReLU(0.2),
+        )  # fmt: skip
+        self.attention = TemporalAttention(width)
+        self.head = nn.Sequential(nn.Linear(3 * width + action, width), nn.LeakyReLU(0.2), nn.Linear(width, 2 * style))
+
+    def forward(self, x_BCT: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, T] and [B, A] -> (mean, log variance), [B, S] each."""
+        velocity = nn.functional.pad(x_BCT[..., 1:] - x_BCT[..., :-1], (0, 1)) * (x_BCT.shape[-1] / 4)
+        h = self.net(torch.cat([x_BCT, velocity], 1))
+        coarse = self.coarse((x_BCT @ self.waves.T).flatten(1))
+        pooled = torch.cat([(h * self.attention(h)[:, None]).sum(-1), h.mean(-1), coarse, action], -1)
+        mean, logvar = self.head(pooled).chunk(2, -1)
+        return mean, logvar.clamp(-8, 4)
+
+
+class Decoder(nn.Module):
+    """w -> positions [B, M, T, V, 3] in units of `Context.scale`, by way of forward kinematics."""
+
+    def __init__(self, config: MotionGANConfig, context: Context) -> None:
+        super().__init__()
+        sk, c, d = context.skeleton, config.width, config.width
+        self.persons, self.bones = context.num_persons, len(sk.bones)
+        self.start = nn.Linear(d, c * (config.frames // 8))
+        self.blocks = nn.ModuleList(
+            [
+                ModulatedBlock(c, c, d),
+                ModulatedBlock(c, 3 * c // 4, d, up=2),
+                ModulatedBlock(3 * c // 4, c // 2, d, up=2),
+                ModulatedBlock(c // 2, c // 2, d, up=2),
+            ]
+        )
+        self.attention = TemporalAttention(c // 2)
+        self.attention_gain = nn.Parameter(torch.zeros(()))
+        self.head = nn.Conv1d(c // 2, self.persons * (self.bones + 1) * 3, 3, padding=1)
+        self.sizes = nn.Linear(d, self.persons * self.bones)
+        nn.init.normal_(self.sizes.weight, std=0.01)
+        nn.init.zeros_(self.sizes.bias)
+        rest = torch.tensor(context.rest).repeat(self.persons, 1)
+        self.coarse = nn.Linear(d, self.persons * (self.bones + 1) * 3 * WAVES)
+        with torch.no_grad():
+            self.head.bias.view(self.persons, -1, 3)[:, 1:] = rest.view(self.persons, -1, 3)
+            self.head.weight.mul_(0.1)
+        self.register_buffer("waves", cosine_basis(WAVES, config.frames), persistent=False)
+        self.register_buffer("ancestors", torch.from_numpy(sk.ancestors), persistent=False)
+        self.register_buffer("bone_mean", torch.tensor(context.bone_mean), persistent=False)
+        self.register_buffer("bone_std", torch.tensor(context.bone_std), persistent=False)
+        self.scale = context.scale
+
+    def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions, and the attention over time [B, T / 2] that the decoder used."""
+        b = w.shape[0]
+        h = self.start(w).view(b, -1, self.start.out_features // self.blocks[0].conv1.in_channels)
+        alpha = h.new_zeros(b, 0)
+        for i, block in enumerate(self.blocks):
+            h = block(h, w)
+            if i == 2:
+                alpha = self.attention(h)
+                h = h * (1 + self.attention_gain * (h.shape[-1] * alpha - 1))[:, None]
+        out = self.head(nn.functional.leaky_relu(h, 0.2))
+        out = out + self.coarse(w).view(b, -1, WAVES) @ self.waves
+        out = out.view(b, self.persons, self.bones + 1, 3, -1).permute(0, 1, 4, 2, 3)
+        direction = nn.functional.normalize(out[..., 1:, :], dim=-1, eps=1e-4)
+        log_length = self.bone_mean + self.bone_std * self.sizes(w).view(b, self.persons, self.bones).clamp(-4, 4)
+        bones = direction * (log_length.exp() / self.scale)[:, :, None, :, None]
+        return out[..., :1, :] + torch.einsum("vn,bmtnc->bmtvc", self.ancestors, bones), alpha
+
+
+class MotionGAN(Generator):
+    """See the module; registered as `motion_gan`."""
+
+    name = "motion_gan"
+    terms = {"critic": CRITIC_TERMS, "generator": GENERATOR_TERMS}
+
+    config: MotionGANConfig
+
+    def __init__(self, config: MotionGANConfig, context: Context) -> None:
+        super().__init__(config, context)
+        k, v, m = len(context.class_names), context.skeleton.num_joints, context.num_persons
+        self.action = nn.Embedding(k, config.action)
+        self.action_delta = nn.Embedding(k, config.action)
+        nn.init.zeros_(self.action_delta.weight)
+        self.register_buffer("nearest", torch.tensor(context.nearest), persistent=False)
+        self.encoder = MotionEncoder(m * v * 3, config.frames, config.action, config.style, config.width // 2)
+        z = config.noise + config.action + config.style + 1
+        self.mapping = nn.Sequential(
+            nn.Linear(z, config.width), nn.LeakyReLU(0.2), nn.Linear(config.width, config.width), nn.LeakyReLU(0.2)
+        )
+        self.decoder = Decoder(config, context)
+        self.critic = DualStreamCritic(m, v, k, config.critic_width, context.skeleton.root)
+        durations = torch.tensor([t / context.fps for pool in context.shapes for t, _ in pool]).log()
+        self.log_seconds = (float(durations.mean()), float(durations.std() + 0.1))
+        self.seen: dict[str, Tensor] = {}
+
+    def embed(self, y_B: Tensor) -> Tensor:
+        """Unit action embedding [B, A]; a rare class is its nearest common class plus a learned offset."""
+        return nn.functional.normalize(self.action(self.nearest[y_B]) + self.action_delta(y_B), dim=-1)
+
+    def decode(self, noise: Tensor, y_B: Tensor, style: Tensor, seconds: Tensor) -> tuple[Tensor, Tensor]:
+        """eq. 4 and the decoder: positions [B, M, T, V, 3] in units of `scale`, and the attention over time."""
+        centre, spread = self.log_seconds
+        duration = ((seconds.log() - centre) / spread)[:, None]
+        z = torch.cat([noise, self.embed(y_B), style, duration], -1)
+        return self.decoder(self.mapping(z))
+
+    def _encode(self, x: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
+        return self.encoder(x.permute(0, 1, 3, 4, 2).flatten(1, 3), self.embed(y_B))
+
+    def losses(self, batch: Batch, group: str) -> dict[str, Tensor]:
+        """Unweighted terms of the "critic" (eq. 2) or the "generator" (eq. 5)."""
+        real = batch.x / self.context.scale
+        there = (real != 0).any(-1, keepdim=True).any(-2, keepdim=True)
+        if group == "critic":
+            with torch.no_grad():
+                fake = self._passes(real, batch, there)[0]
+            on_real = self.critic(random_view(real), batch.y)
+            on_fake = self.critic(random_view(fake), batch.y.repeat(2))
+            relu = nn.functional.relu
+            return {k: relu(1 - on_real[k]).mean() + relu(1 + on_fake[k]).mean() for k in CRITIC_TERMS}
+        fake, mean, logvar, alpha = self._passes(real, batch, there)
+        b = len(batch.y)
+        rebuilt, made = fake[b:], fake[:b]
+        logits = self.critic(random_view(fake), batch.y.repeat(2))
+        terms = {k: -logits[k].mean() for k in CRITIC_TERMS}
+        step = lambda x: x[:, :, 1:] - x[:, :, :-1]  # noqa: E731
+        t = real.shape[2]
+        terms["reconstruction"] = (rebuilt - real).abs().mean()
+        terms["temporal"] = (step(rebuilt) - step(real)).abs().mean() * (t / 4)
+        fps = t / batch.seconds
+        mask = torch.ones(b, t, dtype=torch.bool, device=real.device)
+        terms["physics"] = physics_loss(
+            made * self.context.scale, fps, mask, self.context.limits, self.context.skeleton
+        ).mean()
+        terms["prior"] = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        self.seen = {"attention": alpha.detach()}
+        return terms
+
+    def _passes(self, real: Tensor, batch: Batch, there: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Generation pass (first B) and reconstruction pass (last B) through one decoder call."""
+        b, device = len(batch.y), real.device
+        mean, logvar = self._encode(real, batch.y)
+        encoded = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
+        style = torch.cat([torch.randn_like(mean), encoded])
+        noise = torch.cat([torch.randn(b, self.config.noise, device=device), torch.zeros(b, self.config.noise, device=device)])
+        fake, alpha = self.decode(noise, batch.y.repeat(2), style, batch.seconds.repeat(2))
+        return fake * there.repeat(2, 1, 1, 1, 1), mean, logvar, alpha
+
+    def parameter_groups(self, stage: int) -> dict[str, list[nn.Parameter]]:
+        """Stage 2 freezes the critic's first layers (FreezeD) and the decoder's coarse blocks."""
+        held: set[nn.Parameter] = set()
+        if stage == 2:
+            held |= set(self.critic.early.parameters()) | set(self.decoder.start.parameters())
+            for block in self.decoder.blocks[:2]:
+                held |= set(block.conv1.parameters()) | set(block.conv2.parameters())
+        critic = set(self.critic.parameters())
+        return {
+            "critic": [p for p in self.critic.parameters() if p not in held],
+            "generator": [p for p in self.parameters() if p not in critic and p not in held],
+        }
+
+    def averaged(self) -> list[nn.Parameter]:
+        """Everything but the critic."""
+        critic = set(self.critic.parameters())
+        return [p for p in self.parameters() if p not in critic]
+
+    @torch.no_grad()
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Motion]:
+        """Generation pass: style ~ N(0, I), length and persons from a random real clip of the class."""
+        device = self.decoder.bone_mean.device
+        rngs = [request_rng(r) for r in requests]
+        shapes = [self.draw_shape(r, rng) for r, rng in zip(requests, rngs, strict=True)]
+        z = normal(rngs, self.config.noise + self.config.style).to(device) * self.config.truncation
+        y = torch.tensor([r.label for r in requests], device=device)
+        seconds = torch.tensor([t / self.context.fps for t, _ in shapes], device=device)
+        x, _ = self.decode(z[:, : self.config.noise], y, z[:, self.config.noise :], seconds)
+        x = (x * self.context.scale).cpu().numpy()
+        return [self.to_motion(r, resample(p[:m], t)) for r, p, (t, m) in zip(requests, x, shapes, strict=True)]

@@ -1,0 +1,88 @@
+"""Every metric under one name; each lives in the file of its idea.
+
+| question | metrics | file |
+|---|---|---|
+| Is the set distributed like the real one? | Frechet, kernel and RBF distances | `metrics_distribution` |
+| Is it varied, and new? | MDI (eq. 9), diversity, memorisation | `metrics_diversity` |
+| Is each clip a plausible motion? | TCS (eq. 8), energy, physics, bone lengths | `metrics_motion` |
+| What did a recogniser gain? | improvement (eq. 7), gap closed, intervals | `metrics_gain` |
+
+Equation numbers are those of Galstyan 2025. No figure about generated clips is meaningful alone: each
+function that returns a report puts the same figure for real clips beside it.
+"""
+
+from motionsynth.metrics_distribution import (
+    FrechetReport,
+    PairedDistance,
+    frechet_distance,
+    frechet_motion_distance,
+    gaussian_frechet,
+    kernel_distance,
+    ledoit_wolf,
+    principal_axes,
+    rbf_mmd,
+)
+from motionsynth.metrics_diversity import (
+    DiversityReport,
+    MemorisationReport,
+    diversity,
+    diversity_beside_real,
+    memorisation,
+    movement_diversity_index,
+    nearest_distance,
+    standardise,
+)
+from motionsynth.metrics_gain import Interval, gap_closed, improvement, paired_interval, wilson_interval
+from motionsynth.metrics_motion import (
+    ConsistencyReport,
+    ViolationReport,
+    bone_length_variation,
+    clip_vectors,
+    consistency_beside_real,
+    consistency_scale,
+    frozen,
+    mean_speed,
+    motion_energy_ratio,
+    physics_violations,
+    temporal_consistency,
+    time_shuffled,
+    violations_beside_real,
+)
+
+__all__ = [
+    "ConsistencyReport",
+    "DiversityReport",
+    "FrechetReport",
+    "Interval",
+    "MemorisationReport",
+    "PairedDistance",
+    "ViolationReport",
+    "bone_length_variation",
+    "clip_vectors",
+    "consistency_beside_real",
+    "consistency_scale",
+    "diversity",
+    "diversity_beside_real",
+    "frechet_distance",
+    "frechet_motion_distance",
+    "frozen",
+    "gap_closed",
+    "gaussian_frechet",
+    "improvement",
+    "kernel_distance",
+    "ledoit_wolf",
+    "mean_speed",
+    "memorisation",
+    "motion_energy_ratio",
+    "movement_diversity_index",
+    "nearest_distance",
+    "paired_interval",
+    "physics_violations",
+    "principal_axes",
+    "rbf_mmd",
+    "standardise",
+    "temporal_consistency",
+    "time_shuffled",
+    "violations_beside_real",
+    "wilson_interval",
+]

@@ -1,0 +1,316 @@
+"""What counts as a gain: the arms, one trained recogniser's record, and the table over draws and seeds.
+
+Every arm of a draw trains the same recogniser for the same number of steps from the same seed; only the clips
+differ. A gain is claimed over the *strong* real arm, and only when its paired interval excludes zero.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+
+from motionsynth.augment import NONE, augment
+from motionsynth.beds import Bed
+from motionsynth.errors import InputError
+from motionsynth.metrics_gain import Interval, gap_closed, improvement, paired_interval
+from motionsynth.motion import MotionSet, mirrored_labels
+from motionsynth.recognisers import Recogniser, RecogniserInfo
+from motionsynth.recognition import ClipTensors, RecogniserTraining, predict, to_tensors, train_recogniser
+from motionsynth.rivals import calibrated_features, interpolate_clips, refit_head
+
+PROTOCOL_VERSION = 1
+"""Raised whenever two scores of different versions must not be compared."""
+
+REAL_ARMS = ("weak", "strong", "ceiling")
+RIVAL_ARMS = ("interpolation", "feature")
+TSTR = "tstr:"
+"""Prefix of the arm that trains on a generator's synthetic clips alone (train on synthetic, test on real)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreRecord:
+    """One recogniser, trained once and judged on held-out clips. Accuracies and recalls are in [0, 1].
+
+    Attributes:
+        recalls: Recall of each class, NaN where no held-out clip shows it.
+        confusion: Counts, [true class][predicted class].
+    """
+
+    protocol: int
+    dataset: str
+    bed: str
+    draw: int
+    split: str
+    arm: str
+    recogniser: str
+    seed: int
+    top1: float
+    macro: float
+    rare_recall: float
+    recalls: tuple[float, ...]
+    rare: tuple[int, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    real_clips: int
+    synthetic_clips: int
+    steps: int
+    seconds: float
+
+    def to_dict(self) -> dict:
+        """JSON form."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(d: Mapping) -> ScoreRecord:
+        """Inverse of `to_dict`."""
+        confusion = tuple(tuple(int(n) for n in row) for row in d["confusion"])
+        return ScoreRecord(
+            **{**d, "recalls": tuple(d["recalls"]), "rare": tuple(d["rare"]), "confusion": confusion}
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class BedTensors:
+    """A bed as recognisers see it, converted once and shared by all of its arms."""
+
+    bed: Bed
+    train: ClipTensors
+    full: ClipTensors
+    evaluate: ClipTensors
+    info: RecogniserInfo
+
+    @staticmethod
+    def of(bed: Bed) -> BedTensors:
+        """Convert every clip of a bed."""
+        persons = max(bed.full.num_persons, bed.evaluate.num_persons)
+        info = RecogniserInfo(
+            skeleton=bed.train.skeleton, num_classes=bed.train.num_classes, num_persons=persons
+        )
+        full = to_tensors(bed.full, persons)
+        at = {m.sample_id: i for i, m in enumerate(bed.full.motions)}
+        train = full.select(np.array([at[m.sample_id] for m in bed.train.motions]))
+        return BedTensors(bed=bed, train=train, full=full, evaluate=to_tensors(bed.evaluate, persons), info=info)
+
+
+def arms_of(generators: Sequence[str], scarcity: str) -> tuple[str, ...]:
+    """All arms of a bed: with nothing scarce, real data against each generator's synthetic data alone."""
+    if scarcity == "full":
+        return ("strong", *(TSTR + g for g in generators))
+    return ("weak", "strong", *RIVAL_ARMS, *generators, "ceiling")
+
+
+def score_arm(
+    tensors: BedTensors,
+    arm: str,
+    training: RecogniserTraining,
+    seed: int,
+    synthetic: MotionSet | None = None,
+    per_class: int = 120,
+) -> ScoreRecord:
+    """Train the recogniser of one arm and judge it on the bed's held-out clips.
+
+    Args:
+        tensors: The bed.
+        arm: `weak`, `strong`, `ceiling`, `interpolation`, `feature`, a generator's name, or `tstr:` and a name.
+        training: The same for all arms.
+        seed: Decides weights, batches and augmentation.
+        synthetic: The generator's clips, for the arms that use them.
+        per_class: Clips per rare class that `interpolation` and `feature` make.
+
+    Raises:
+        InputError: an arm needs synthetic clips and got none, or got clips that are not synthetic.
+    """
+    began = time.perf_counter()
+    bed, info = tensors.bed, tensors.info
+    real, fake = tensors.train, None
+    wants_fake = arm not in (*REAL_ARMS, *RIVAL_ARMS)
+    if wants_fake:
+        if synthetic is None or not len(synthetic):
+            raise InputError(f"Arm '{arm}' needs synthetic clips and there are none; generate them first.")
+        if any(m.source != "synthetic" for m in synthetic.motions):
+            raise InputError(f"Arm '{arm}' was given real clips as synthetic ones; pass what `generate` wrote.")
+        fake = to_tensors(synthetic, info.num_persons)
+    elif arm == "interpolation":
+        made = interpolate_clips(bed.train, dict.fromkeys(bed.rare, per_class), seed)
+        fake = to_tensors(replace(bed.train, motions=tuple(made)), info.num_persons)
+    if arm == "weak":
+        training = replace(training, augment=NONE)
+    elif arm == "ceiling":
+        real = tensors.full
+    elif arm.startswith(TSTR) and fake is not None:
+        real, fake = fake, None
+    head_steps = round(training.steps * training.real_only_tail) if arm == "feature" else 0
+    names = bed.train.class_names
+    trained = replace(training, steps=training.steps - head_steps) if head_steps else training
+    model = train_recogniser(real, info, names, trained, seed, fake)
+    made_features = 0
+    if head_steps:
+        made_features = _augment_features(model, tensors, training, seed, head_steps, per_class)
+    probabilities, _ = predict(model, tensors.evaluate)
+    confusion = np.zeros((info.num_classes, info.num_classes), int)
+    np.add.at(confusion, (tensors.evaluate.y.numpy(), probabilities.argmax(1)), 1)
+    size = confusion.sum(1)
+    recalls = np.where(size > 0, confusion.diagonal() / np.maximum(size, 1), np.nan)
+    rare = bed.rare or tuple(range(info.num_classes))
+    return ScoreRecord(
+        protocol=PROTOCOL_VERSION,
+        dataset=bed.train.dataset,
+        bed=bed.spec.key,
+        draw=bed.spec.draw,
+        split=bed.spec.split,
+        arm=arm,
+        recogniser=training.recogniser,
+        seed=seed,
+        top1=float(confusion.trace() / confusion.sum()),
+        macro=float(np.nanmean(recalls)),
+        rare_recall=float(np.nanmean(recalls[list(rare)])),
+        recalls=tuple(float(r) for r in recalls),
+        rare=tuple(bed.rare),
+        confusion=tuple(tuple(int(n) for n in row) for row in confusion),
+        real_clips=0 if arm.startswith(TSTR) else len(real.y),
+        synthetic_clips=len(fake.y) if fake is not None else made_features or (len(real.y) if arm.startswith(TSTR) else 0),
+        steps=training.steps,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _augment_features(
+    model: Recogniser, tensors: BedTensors, training: RecogniserTraining, seed: int, steps: int, per_class: int
+) -> int:
+    """Refit the head on features of augmented real clips and calibrated features of rare classes."""
+    rng = torch.Generator().manual_seed(seed)
+    permutation = torch.from_numpy(tensors.info.skeleton.mirror_permutation)
+    twin = torch.from_numpy(mirrored_labels(tensors.bed.train.class_names))
+    x, y = [], []
+    with torch.no_grad():
+        for _ in range(3):
+            for at in range(0, len(tensors.train.y), 256):
+                view, label = augment(
+                    tensors.train.x[at : at + 256], tensors.train.y[at : at + 256], model.frames, training.augment, rng,
+                    permutation, twin,
+                )  # fmt: skip
+                x.append(model.features(view).numpy())
+                y.append(label.numpy())
+    features, labels = np.concatenate(x), np.concatenate(y)
+    made, made_labels = calibrated_features(features, labels, tensors.bed.rare, per_class, seed)
+    refit_head(
+        model.head if isinstance(model.head, torch.nn.Module) else model,
+        np.concatenate([features, made]).astype(np.float32), np.concatenate([labels, made_labels]), steps,
+        training.batch, seed, training.label_smoothing,
+    )  # fmt: skip
+    return len(made)
+
+
+def record_id(
+    tensors_digest: str, arm: str, training: RecogniserTraining, seed: int, synthetic_digest: str, per_class: int
+) -> str:
+    """Name of a record: a hash of everything that decides it, so that nothing is computed twice.
+
+    Args:
+        tensors_digest: `bed_digest` of the arm.
+        arm: Arm.
+        training: Recogniser training.
+        seed: Seed.
+        synthetic_digest: Digest of the synthetic set's manifest; "" where the arm uses none.
+        per_class: See `score_arm`.
+    """
+    used = per_class if arm in RIVAL_ARMS else 0
+    parts = [PROTOCOL_VERSION, tensors_digest, arm, asdict(training), seed, synthetic_digest, used]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def bed_digest(bed: Bed, arm: str) -> str:
+    """Hash of the clips that an arm trains on and is judged by (the ceiling is the same for every test draw)."""
+    train = bed.full if arm == "ceiling" else bed.train
+    ids = [[m.sample_id for m in s.motions] for s in (train, bed.evaluate)]
+    rare = () if arm in (*REAL_ARMS, TSTR) else bed.rare
+    return hashlib.sha256(json.dumps([train.dataset, ids, rare]).encode()).hexdigest()[:24]
+
+
+def for_bed(record: ScoreRecord, bed: Bed) -> ScoreRecord:
+    """A record that two beds share (the ceiling on test), as seen by one of them."""
+    recalls = np.array(record.recalls)
+    rare = bed.rare or tuple(range(len(recalls)))
+    return replace(
+        record, bed=bed.spec.key, draw=bed.spec.draw, rare=bed.rare, rare_recall=float(np.nanmean(recalls[list(rare)]))
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArmSummary:
+    """One line of the table; percentages. Differences and gap closed are of the rare classes' recall.
+
+    Attributes:
+        difference: Paired with the strong arm by (draw, seed); None for the strong arm itself.
+        macro_difference: The same for macro accuracy: common classes must not pay.
+        improvement: Galstyan 2025, eq. 7, over the strong arm.
+        gap_closed: Of the means; NaN where strong is not below the ceiling.
+    """
+
+    arm: str
+    recogniser: str
+    runs: int
+    rare_recall: Interval
+    macro: Interval
+    top1: Interval
+    difference: Interval | None
+    macro_difference: Interval | None
+    improvement: float
+    gap_closed: float
+
+
+def summarise(records: Sequence[ScoreRecord]) -> list[ArmSummary]:
+    """The arms table of one dataset, protocol and recogniser, in the order in which arms first appear."""
+    by_arm: dict[str, dict[tuple[int, int], ScoreRecord]] = {}
+    for r in records:
+        by_arm.setdefault(r.arm, {})[r.draw, r.seed] = r
+    strong, ceiling = by_arm.get("strong", {}), by_arm.get("ceiling", {})
+    percent = lambda rs, field: 100 * np.array([getattr(r, field) for r in rs])  # noqa: E731
+    mean = lambda rs: float(percent(rs.values(), "rare_recall").mean()) if rs else float("nan")  # noqa: E731
+    out = []
+    for arm, rs in by_arm.items():
+        pairs = sorted(set(rs) & set(strong)) if arm != "strong" else []
+        differences = {
+            f: paired_interval(percent([rs[p] for p in pairs], f) - percent([strong[p] for p in pairs], f))
+            for f in ("rare_recall", "macro")
+            if pairs
+        }
+        out.append(
+            ArmSummary(
+                arm=arm,
+                recogniser=next(iter(rs.values())).recogniser,
+                runs=len(rs),
+                rare_recall=paired_interval(percent(rs.values(), "rare_recall")),
+                macro=paired_interval(percent(rs.values(), "macro")),
+                top1=paired_interval(percent(rs.values(), "top1")),
+                difference=differences.get("rare_recall"),
+                macro_difference=differences.get("macro"),
+                improvement=improvement(mean(rs), mean(strong)) if strong else float("nan"),
+                gap_closed=gap_closed(mean(rs), mean(strong), mean(ceiling)) if strong and ceiling else float("nan"),
+            )
+        )
+    return out
+
+
+def format_table(summaries: Sequence[ArmSummary]) -> str:
+    """The arms table as text."""
+
+    def spread(i: Interval) -> str:
+        return f"{i.mean:5.1f} ± {(i.hi - i.lo) / 2:.1f}" if i.n > 1 else f"{i.mean:5.1f}"
+
+    head = f"{'arm':<22}{'runs':>5}  {'rare recall %':>15}  {'vs strong (95 %)':>24}  {'gap closed':>10}  {'macro %':>13}  {'top-1 %':>13}"
+    lines = [head, "-" * len(head)]
+    for s in summaries:
+        d = s.difference
+        against = "" if d is None else f"{d.mean:+5.1f} [{d.lo:+.1f}, {d.hi:+.1f}]{' *' if d.excludes_zero else '  '}"
+        closed = "" if np.isnan(s.gap_closed) or s.arm in ("strong", "ceiling") else f"{100 * s.gap_closed:.0f} %"
+        lines.append(
+            f"{s.arm:<22}{s.runs:>5}  {spread(s.rare_recall):>15}  {against:>24}  {closed:>10}  {spread(s.macro):>13}  {spread(s.top1):>13}"
+        )
+    lines.append("* the paired 95 % interval over draws x seeds excludes zero")
+    return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""Recipes: functions that return a complete configuration. A command picks one and overrides a few fields.
+
+A debug recipe is a real one with smaller numbers; tests use nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from motionsynth.beds import BedSpec
+from motionsynth.errors import InputError
+from motionsynth.generators import build_config
+from motionsynth.recognition import RecogniserTraining
+from motionsynth.training import TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScorePlan:
+    """One recogniser, and how many seeds of it are trained for each arm and draw."""
+
+    training: RecogniserTraining
+    seeds: int
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise InputError(f"seeds is {self.seeds}; it must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Everything that a pipeline run is.
+
+    Attributes:
+        generator: Name in `GENERATORS`.
+        generator_config: Its config.
+        training: Of the generator.
+        bed: Protocol, scarcity and shots; draw and split are set by the run.
+        draws: Draws of the rare classes; three rotate through all classes.
+        synthetic_per_class: Clips generated for each rare class (for every class where nothing is scarce).
+        scores: Recognisers; the first is the fast one.
+        full: Also train the generator on all clips, for train-on-synthetic-test-on-real.
+    """
+
+    generator: str = "motion_gan"
+    generator_config: Any = field(default_factory=lambda: build_config("motion_gan", {}))
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    bed: BedSpec = field(default_factory=BedSpec)
+    draws: int = 3
+    synthetic_per_class: int = 120
+    scores: tuple[ScorePlan, ...] = (ScorePlan(training=RecogniserTraining(), seeds=5),)
+    full: bool = True
+
+    def __post_init__(self) -> None:
+        if self.draws < 1 or self.synthetic_per_class < 1 or not self.scores:
+            raise InputError(
+                f"draws is {self.draws} and synthetic_per_class is {self.synthetic_per_class}; each must be at least 1."
+            )
+
+    @property
+    def beds(self) -> tuple[BedSpec, ...]:
+        """Every bed that the generator is trained on, the scarce draws first."""
+        if self.bed.scarcity == "full":
+            return (replace(self.bed, draw=0),)
+        scarce = tuple(replace(self.bed, draw=d) for d in range(self.draws))
+        return scarce + ((replace(self.bed, scarcity="full", draw=0),) if self.full else ())
+
+
+def motion_gan() -> Recipe:
+    """The rare-action GAN, judged by the fast recogniser (5 seeds) and by Ta-CNN (3 seeds)."""
+    strong = RecogniserTraining(recogniser="tacnn", steps=300, learning_rate=2e-3)
+    return Recipe(
+        scores=(ScorePlan(training=RecogniserTraining(), seeds=5), ScorePlan(training=strong, seeds=3)),
+    )
+
+
+def motion_gan_fast() -> Recipe:
+    """The same, judged by the fast recogniser alone: for sweeps."""
+    recipe = motion_gan()
+    return replace(recipe, scores=recipe.scores[:1])
+
+
+def demo() -> Recipe:
+    """The bundled sample in minutes: small networks, 5 shots, two seeds."""
+    return replace(
+        motion_gan_fast(),
+        generator_config=build_config("motion_gan", {"width": 128, "critic_width": 48}),
+        training=TrainingConfig(steps=250, rare_steps=80, report_every=50),
+        bed=BedSpec(shots=5),
+        synthetic_per_class=40,
+        scores=(ScorePlan(training=RecogniserTraining(steps=120), seeds=2),),
+        full=False,
+    )
+
+
+def debug() -> Recipe:
+    """Seconds: proves that every part runs."""
+    return replace(
+        demo(),
+        generator_config=build_config(
+            "motion_gan", {"width": 64, "critic_width": 16, "style": 8, "noise": 4, "action": 8, "frames": 16}
+        ),
+        training=TrainingConfig(steps=6, rare_steps=2, batch=8, report_every=2),
+        bed=BedSpec(shots=3),
+        draws=2,
+        synthetic_per_class=4,
+        scores=(ScorePlan(training=RecogniserTraining(steps=4, batch=8), seeds=1),),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "motion_gan": motion_gan,
+    "motion_gan_fast": motion_gan_fast,
+    "demo": demo,
+    "debug": debug,
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    """A recipe by name.
+
+    Raises:
+        InputError: unknown name.
+    """
+    if name not in RECIPES:
+        raise InputError(f"Unknown recipe '{name}'. Known: {', '.join(sorted(RECIPES))}.")
+    return RECIPES[name]()

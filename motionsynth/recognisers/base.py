@@ -1,0 +1,71 @@
+"""What every recogniser shares: its interface, its input streams and the merging of persons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from motionsynth.skeleton import Skeleton
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecogniserInfo:
+    """What the data decides about a recogniser."""
+
+    skeleton: Skeleton
+    num_classes: int
+    num_persons: int
+
+
+class Recogniser(nn.Module):
+    """Maps canonical clips [B, M, T, V, 3] (metres; absent persons all zero) to logits [B, K].
+
+    A subclass gives `frames` (the clip length it reads), `features` (penultimate, [B, F]) and `classify` (features -> logits).
+    """
+
+    frames: int
+    parents_V: Tensor
+
+    def __init__(self, info: RecogniserInfo) -> None:
+        super().__init__()
+        self.info = info
+        parents = [p if p >= 0 else i for i, p in enumerate(info.skeleton.parents)]
+        self.register_buffer("parents_V", torch.tensor(parents), persistent=False)
+
+    def features(self, x_BMTVC: Tensor) -> Tensor:
+        """Penultimate features, [B, F]."""
+        raise NotImplementedError
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits from features, [B, F] -> [B, K]."""
+        raise NotImplementedError
+
+    def forward(self, x_BMTVC: Tensor) -> Tensor:
+        """Logits, [B, K]."""
+        return self.classify(self.features(x_BMTVC))
+
+    def streams(self, x_BMTVC: Tensor) -> tuple[Tensor, Tensor]:
+        """Joints, bones and velocities as channels.
+
+        Returns:
+            [B * M, 9 V, T] with person 0's root of the first frame as origin, zero where a person is absent;
+            and bool [B, M], whether a person is there at all. Velocities are scaled by 10 so that the three
+            streams have like variance at 32 frames a clip.
+        """
+        b, m, t, v, _ = x_BMTVC.shape
+        bones = x_BMTVC - x_BMTVC[..., self.parents_V, :]
+        velocity = nn.functional.pad(x_BMTVC[:, :, 1:] - x_BMTVC[:, :, :-1], (0, 0, 0, 0, 0, 1)) * 10
+        there = (x_BMTVC != 0).any(-1).any(-1)
+        out = torch.cat([x_BMTVC, bones, velocity], -1) * there[..., None, None]
+        return out.view(b * m, t, v * 9).transpose(1, 2), there.any(-1)
+
+    @staticmethod
+    def merge_persons(features_BMF: Tensor, seen_BM: Tensor) -> Tensor:
+        """Element-wise maximum over the persons that are there, [B, M, F] -> [B, F]."""
+        if features_BMF.shape[1] == 1:
+            return features_BMF[:, 0]
+        gone = ~seen_BM.clone()
+        gone[:, 0] = False
+        return features_BMF.masked_fill(gone[..., None], -torch.inf).amax(1)

@@ -1,0 +1,177 @@
+"""Training and running a recogniser on real clips, alone or mixed with synthetic ones.
+
+One function for every arm of the protocol: the same steps, batch size, optimiser and augmentation; only the
+clips differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from motionsynth.augment import AugmentConfig, augment, whole
+from motionsynth.errors import InputError
+from motionsynth.motion import MotionSet, canonical, mirrored_labels, repair_jumps, resample
+from motionsynth.recognisers import Recogniser, RecogniserInfo, build_recogniser
+
+STORED_FRAMES = 64
+"""Frames at which whole clips are held in memory; crops and warps interpolate between them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecogniserTraining:
+    """How a recogniser is trained; the same for every arm.
+
+    Attributes:
+        recogniser: Name in `RECOGNISERS`.
+        steps, batch, learning_rate, weight_decay, label_smoothing: AdamW with a one-cycle cosine schedule.
+        augment: The strong classical augmentation.
+        synthetic_share: Where a class has synthetic clips: the probability that one of them is drawn for it.
+            At most 0.5, so that at least half of each class's draws is real.
+        real_only_tail: Last share of the steps that sees real clips only (Gen2Balance's second stage).
+        average: Decay per step of the weight average that is evaluated (0 turns it off).
+    """
+
+    recogniser: str = "tcn"
+    steps: int = 500
+    batch: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    synthetic_share: float = 0.5
+    real_only_tail: float = 0.3
+    average: float = 0.98
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.synthetic_share <= 0.5:
+            raise InputError(
+                f"synthetic_share is {self.synthetic_share}; it must lie between 0 and 0.5 so that at least half of "
+                "what a recogniser sees is real."
+            )
+        if self.steps < 1 or self.batch < 2:
+            raise InputError(f"steps is {self.steps} and batch is {self.batch}; give at least 1 step of 2 clips.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ClipTensors:
+    """Clips ready for a recogniser: canonical, resampled, persons padded with zeros.
+
+    Attributes:
+        x: float32 [N, M, STORED_FRAMES, V, 3].
+        y: int64 [N].
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def select(self, indices: np.ndarray) -> ClipTensors:
+        """The clips at these positions."""
+        at = torch.as_tensor(indices)
+        return ClipTensors(x=self.x[at], y=self.y[at])
+
+
+def to_tensors(motions: MotionSet, num_persons: int) -> ClipTensors:
+    """Canonical clips at `STORED_FRAMES` frames, with exactly `num_persons` persons (zero-filled)."""
+    v = motions.skeleton.num_joints
+    x = np.zeros((len(motions), num_persons, STORED_FRAMES, v, 3), np.float32)
+    for i, m in enumerate(motions.motions):
+        p = canonical(repair_jumps(m.positions[:num_persons], m.fps), motions.skeleton)
+        x[i, : p.shape[0]] = resample(p, STORED_FRAMES)
+    return ClipTensors(x=torch.from_numpy(x), y=torch.from_numpy(motions.labels))
+
+
+def _draw(by_class: list[np.ndarray], classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One clip position for each wanted class, uniform within the class."""
+    u = rng.random(len(classes))
+    return np.array([by_class[c][int(r * len(by_class[c]))] for c, r in zip(classes, u, strict=True)])
+
+
+def _by_class(y: Tensor, num_classes: int) -> list[np.ndarray]:
+    labels = y.numpy()
+    return [np.flatnonzero(labels == c) for c in range(num_classes)]
+
+
+def train_recogniser(
+    real: ClipTensors,
+    info: RecogniserInfo,
+    class_names: tuple[str, ...],
+    config: RecogniserTraining,
+    seed: int,
+    synthetic: ClipTensors | None = None,
+) -> Recogniser:
+    """Train on class-balanced batches for `config.steps` steps, whatever the number of clips.
+
+    Args:
+        real: Real training clips.
+        info: Skeleton, number of classes and persons.
+        class_names: For the left/right classes that mirroring swaps.
+        config: See `RecogniserTraining`.
+        seed: Decides initial weights, batches and augmentation.
+        synthetic: Synthetic clips to mix in, or None.
+
+    Returns:
+        The trained network in evaluation mode (the weight average if `config.average` is above 0).
+
+    Raises:
+        InputError: a class has no clip at all.
+    """
+    torch.manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
+    draw = np.random.default_rng(seed)
+    model = build_recogniser(config.recogniser, info)
+    frames = model.frames
+    k = info.num_classes
+    real_at = _by_class(real.y, k)
+    fake_at = _by_class(synthetic.y, k) if synthetic is not None else [np.zeros(0, int)] * k
+    usable = np.array([c for c in range(k) if len(real_at[c]) or len(fake_at[c])])
+    if len(usable) < 2:
+        raise InputError(f"Only {len(usable)} of {k} classes has a training clip; a recogniser needs at least 2.")
+    permutation = torch.from_numpy(info.skeleton.mirror_permutation)
+    twin = torch.from_numpy(mirrored_labels(class_names))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, config.learning_rate, total_steps=config.steps + 1, pct_start=0.15
+    )
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average), use_buffers=True
+    )
+    have_fake = np.array([len(f) > 0 for f in fake_at])
+    have_real = np.array([len(r) > 0 for r in real_at])
+    model.train()
+    for step in range(config.steps):
+        classes = draw.choice(usable, config.batch)
+        mixing = step < config.steps * (1 - config.real_only_tail)
+        want_fake = have_fake[classes] & (draw.random(config.batch) < config.synthetic_share) & mixing
+        want_fake |= ~have_real[classes]
+        parts = []
+        if (~want_fake).any():
+            parts.append(real.select(_draw(real_at, classes[~want_fake], draw)))
+        if synthetic is not None and want_fake.any():
+            parts.append(synthetic.select(_draw(fake_at, classes[want_fake], draw)))
+        x = torch.cat([p.x for p in parts])
+        x, y = augment(x, torch.cat([p.y for p in parts]), frames, config.augment, rng, permutation, twin)
+        loss = functional.cross_entropy(model(x), y, label_smoothing=config.label_smoothing)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimiser.step()
+        schedule.step()
+        average.update_parameters(model)
+    chosen = average.module if config.average > 0 else model
+    return chosen.eval()
+
+
+@torch.no_grad()
+def predict(model: Recogniser, clips: ClipTensors, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Class probabilities [N, K] and penultimate features [N, F] of whole clips."""
+    probabilities, features = [], []
+    for at in range(0, len(clips.y), batch):
+        f = model.features(whole(clips.x[at : at + batch], model.frames))
+        probabilities.append(model.classify(f).softmax(-1))
+        features.append(f)
+    return torch.cat(probabilities).numpy(), torch.cat(features).numpy()

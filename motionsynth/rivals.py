@@ -1,0 +1,112 @@
+"""The cheap rivals that every generator must beat: same-class interpolation and feature-space augmentation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from motionsynth.motion import Motion, MotionSet, canonical, repair_jumps, resample
+
+
+def interpolate_clips(train: MotionSet, counts: dict[int, int], seed: int, low: float = 0.3) -> list[Motion]:
+    """Blend two clips of a class, pose by pose, at equal relative time (mixup in motion space).
+
+    Args:
+        train: Training clips of the draw.
+        counts: Clips wanted for each class; a class with fewer than two clips is left out.
+        seed: Decides pairs and weights.
+        low: The weight of the second clip is uniform in [low, 1 - low].
+
+    Returns:
+        Synthetic clips, as long as the first of the two, with `parent_id` its id.
+    """
+    skeleton, labels = train.skeleton, train.labels
+    out = []
+    for c, n in sorted(counts.items()):
+        members = np.flatnonzero(labels == c)
+        if len(members) < 2:
+            continue
+        rng = np.random.default_rng([seed, c])
+        for i in range(n):
+            a, b = (train.motions[j] for j in rng.choice(members, 2, replace=False))
+            w = rng.uniform(low, 1 - low)
+            m = min(a.num_persons, b.num_persons)
+            x, y = (canonical(repair_jumps(clip.positions[:m], clip.fps), skeleton) for clip in (a, b))
+            blend = (1 - w) * x + w * resample(y, a.num_frames)
+            there = (x != 0).any((-1, -2), keepdims=True)
+            out.append(
+                replace(
+                    a,
+                    positions=(blend * there).astype(np.float32),
+                    sample_id=f"interpolation-{c}-{i}",
+                    subject="",
+                    view="",
+                    repetition="",
+                    source="synthetic",
+                    parent_id=a.sample_id,
+                    generator="interpolation",
+                    seed=seed,
+                )
+            )
+    return out
+
+
+def calibrated_features(
+    features: np.ndarray, labels: np.ndarray, rare: tuple[int, ...], n: int, seed: int, neighbours: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
+    """Feature-space augmentation by distribution calibration (Yang et al., ICLR 2021).
+
+    Each rare class is a Gaussian around its own mean whose covariance is averaged over itself and its nearest
+    common classes, which have clips enough to estimate one.
+
+    Args:
+        features: Penultimate features of training clips, [N, F].
+        labels: [N].
+        rare: Classes to draw for.
+        n: Features per rare class.
+        seed: Of the draws.
+        neighbours: Common classes that lend their covariance.
+
+    Returns:
+        Features [n * R, F] and labels [n * R].
+    """
+    classes = np.unique(labels)
+    means = {int(c): features[labels == c].mean(0) for c in classes}
+    common = [int(c) for c in classes if int(c) not in rare]
+    covariance = {c: np.cov(features[labels == c].T) for c in common if (labels == c).sum() > 1}
+    made, made_labels = [], []
+    for c in rare:
+        if c not in means:
+            continue
+        rng = np.random.default_rng([seed, c])
+        near = sorted(covariance, key=lambda j: float(np.square(means[j] - means[c]).sum()))[:neighbours]
+        own = np.cov(features[labels == c].T) if (labels == c).sum() > 1 else np.zeros((features.shape[1],) * 2)
+        shared = np.mean([own, *(covariance[j] for j in near)], 0) + 1e-6 * np.eye(features.shape[1])
+        root = np.linalg.cholesky(shared + 1e-6 * np.trace(shared) / len(shared) * np.eye(len(shared)))
+        made.append(means[c] + rng.standard_normal((n, features.shape[1])) @ root.T)
+        made_labels.append(np.full(n, c))
+    if not made:
+        return np.zeros((0, features.shape[1]), np.float32), np.zeros(0, np.int64)
+    return np.concatenate(made).astype(np.float32), np.concatenate(made_labels)
+
+
+def refit_head(
+    head: nn.Module, features: np.ndarray, labels: np.ndarray, steps: int, batch: int, seed: int, smoothing: float
+) -> None:
+    """Train a classification head further, in place, on class-balanced batches of fixed features."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    x, classes = torch.from_numpy(features), np.unique(labels)
+    members = {int(c): np.flatnonzero(labels == c) for c in classes}
+    optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.05)
+    for _ in range(steps):
+        y = rng.choice(classes, batch)
+        at = np.array([members[int(c)][rng.integers(len(members[int(c)]))] for c in y])
+        loss = functional.cross_entropy(head(x[at]), torch.from_numpy(y), label_smoothing=smoothing)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()

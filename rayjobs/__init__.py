@@ -1,0 +1,1 @@
+"""One file per verb: each runs as `python -m rayjobs.<verb>` and as the entry point of `ray job submit`."""

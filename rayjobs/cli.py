@@ -1,0 +1,187 @@
+"""The command line that all verbs share: `--storage --run --json --address --cpus`, exit codes, logging.
+
+Exit codes: 0 done, 1 failed (traceback, or errors listed), 2 bad input (one sentence), 130 interrupted.
+With `--json` the last line of standard output is one JSON object: the result, or `{"error": ..., "exit_code": ...}`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import math
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import tyro
+
+from cluster.connect import Connection, connect, disconnect
+from motionsynth.errors import InputError
+from storage import Storage
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+
+class JobError(RuntimeError):
+    """Part of a job failed though the input is sound; the message lists what failed and how to go on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Common:
+    """Options of every verb.
+
+    Attributes:
+        storage: A folder, file:///absolute/path or s3://bucket/prefix (endpoint and credentials: AWS_* variables).
+        run: Name of the run; its files lie under runs/NAME.
+        json: Print the result as one JSON object in the last line of standard output.
+        address: "local" starts a private Ray, "auto" joins the cluster of this machine (default: join inside
+            `ray job submit`, else start).
+        cpus: Logical CPUs of the local Ray (default: cores + 2); of a cluster, the size to which it can grow.
+    """
+
+    storage: str
+    run: str = "default"
+    json: bool = False
+    address: str | None = None
+    cpus: int | None = None
+
+    def __post_init__(self) -> None:
+        check_name("run", self.run)
+
+    def open_storage(self) -> Storage:
+        """The storage at `--storage`, checked to be writable."""
+        storage = Storage(self.storage)
+        storage.check()
+        return storage
+
+    def connect(self, storage: Storage) -> Connection:
+        """Ray, with the environment that the workers need for this storage."""
+        return connect(self.address, self.cpus, storage.worker_env())
+
+
+def check_name(what: str, name: str) -> str:
+    """Return a name that becomes part of object keys.
+
+    Raises:
+        InputError: it is empty or has other characters than letters, digits, '.', '_' and '-'.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+        raise InputError(
+            f"The {what} name '{name}' cannot be used; allowed are 1 to 100 letters, digits, '.', '_' and '-', and "
+            "no '.' or '-' at the start."
+        )
+    return name
+
+
+def main(
+    options: type[Any], verb: Callable[[Any], Mapping[str, Any]], argv: Sequence[str] | None = None
+) -> NoReturn:
+    """Parse, run, report, exit. Never returns.
+
+    Args:
+        options: Dataclass derived from `Common`; its docstring becomes the help text.
+        verb: What to do; prints its own tables, returns the result as a JSON-serialisable mapping.
+        argv: Arguments (default: those of the process).
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in args
+    code, report = _run(options, verb, args)
+    # Ray prints its workers' output on our standard output: it must be gone before the last line.
+    disconnect()
+    if as_json:
+        print(json.dumps(plain(report), allow_nan=False))
+    sys.stdout.flush()
+    raise SystemExit(code)
+
+
+def _run(
+    options: type[Any], verb: Callable[[Any], Mapping[str, Any]], args: list[str]
+) -> tuple[int, Mapping[str, Any]]:
+    set_up_logging()
+    _interrupt_on_sigterm()
+    try:
+        return 0, dict(verb(_parse(options, args)))
+    except InputError as e:
+        return _failed(BAD_INPUT, str(e))
+    except JobError as e:
+        return _failed(FAILED, str(e))
+    except KeyboardInterrupt:
+        return _failed(INTERRUPTED, "Interrupted; run the same command again to go on where it stopped.")
+    except Exception as e:
+        traceback.print_exc()
+        return _failed(FAILED, f"{type(e).__name__}: {e}", shown=True)
+
+
+def _failed(code: int, message: str, shown: bool = False) -> tuple[int, Mapping[str, Any]]:
+    if not shown:
+        print(message, file=sys.stderr)
+    return code, {"error": message, "exit_code": code}
+
+
+def _parse(options: type[Any], args: list[str]) -> Any:
+    program = options.__module__ if options.__module__ != "__main__" else _module_of_main()
+    heard = io.StringIO()
+    try:
+        # tyro draws a box over several lines; a user's mistake is to be one sentence.
+        with contextlib.redirect_stderr(heard):
+            return tyro.cli(
+                options, args=args, prog=f"python -m {program}", config=(tyro.conf.FlagCreatePairsOff,)
+            )
+    except SystemExit as e:
+        if not e.code:
+            raise
+        said = [re.sub(r"[\u2500-\u257f]|-{4,}", " ", line) for line in heard.getvalue().splitlines()]
+        said = [s.strip() for s in said if s.strip() and "full helptext" not in s and "--help" not in s]
+        raise InputError(
+            f"The command line is not understood ({' '.join(' '.join(said).split())}); see python -m {program} --help."
+        ) from None
+
+
+def _module_of_main() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec else "rayjobs"
+
+
+def set_up_logging() -> None:
+    """Log lines of ours to standard error; of the libraries only warnings."""
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname).1s %(name)s: %(message)s"
+    )
+    for name in ("motionsynth", "storage", "cluster", "rayjobs", "tuning"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    # A module run by `python -m` has this name.
+    logging.getLogger("__main__").setLevel(logging.INFO)
+
+
+def _interrupt_on_sigterm() -> None:
+    """`ray job stop` and cluster managers send SIGTERM: end as at ctrl-C, since every job can be resumed."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)
+
+
+def plain(value: Any) -> Any:
+    """As JSON can hold it: numpy scalars as numbers, tuples as lists, NaN and infinity as null."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    if hasattr(value, "item") and not hasattr(value, "__len__"):
+        value = value.item()
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    return str(value)

@@ -1,0 +1,324 @@
+"""Train recognisers on every arm, draw and seed, judge them on held-out people, and print what was gained.
+
+    python -m rayjobs.score --dataset nucla --recipe motion_gan --storage out --run first
+    python -m rayjobs.score --dataset nucla --recipe motion_gan --storage out --run first --split test
+
+`--split test` reads the test half; every such reading is counted in storage and shown. One record per trained
+recogniser is stored under a hash of all that decides it, so a re-run computes only what is missing.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cluster.connect import Connection, cores, plan_resources
+from motionsynth.beds import Bed, BedSpec
+from motionsynth.errors import InputError
+from motionsynth.protocol import (
+    PROTOCOL_VERSION, REAL_ARMS, RIVAL_ARMS, ScoreRecord, arms_of, bed_digest, for_bed, format_table, record_id,
+    summarise,
+)  # fmt: skip
+from motionsynth.recipes import Recipe
+from motionsynth.recognition import RecogniserTraining
+from rayjobs import cli, experiment
+from rayjobs.progress import Progress
+from storage import MissingError, Storage
+from storage.manifest import read_manifest
+from storage.revision import git_revision
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options(experiment.Options):
+    """Score every arm of a run.
+
+    Attributes:
+        recogniser: Only this one of the recipe's recognisers.
+        seeds: Seeds per arm and draw (default: the recipe's).
+        workers: Processes (default: one per core).
+    """
+
+    recogniser: str = ""
+    seeds: int = 0
+    workers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """One recogniser to train. `id` names its record; `synthetic` is the prefix of the clips it may add."""
+
+    id: str
+    bed: BedSpec
+    arm: str
+    training: RecogniserTraining
+    seed: int
+    synthetic: str
+    per_class: int
+
+
+def verb(options: Options) -> dict[str, Any]:
+    """Run the command line's wish; see `score`."""
+    storage = options.open_storage()
+    recipe = with_scores(options.chosen(storage), options.recogniser, options.seeds)
+    result = score(
+        storage, options.dataset, options.run, recipe, lambda: options.connect(storage), workers=options.workers
+    )
+    report(result)
+    return {k: v for k, v in result.items() if k != "text"}
+
+
+def with_scores(recipe: Recipe, recogniser: str, seeds: int) -> Recipe:
+    """The recipe with one recogniser, or another number of seeds.
+
+    Raises:
+        InputError: the recipe has no such recogniser.
+    """
+    plans = recipe.scores
+    if recogniser:
+        plans = tuple(p for p in plans if p.training.recogniser == recogniser)
+        if not plans:
+            known = ", ".join(p.training.recogniser for p in recipe.scores)
+            raise InputError(f"The recipe has no recogniser '{recogniser}'. Known: {known}.")
+    if seeds:
+        plans = tuple(replace(p, seeds=seeds) for p in plans)
+    return replace(recipe, scores=plans)
+
+
+def plan_tasks(storage: Storage, dataset: str, run: str, recipe: Recipe) -> list[tuple[Task, Bed]]:
+    """Every (arm, draw, seed) of the recipe; arms whose training and judging clips coincide share an id."""
+    tasks = []
+    for spec in recipe.beds:
+        bed = experiment.load_bed(storage, dataset, spec)
+        synthetic = f"{experiment.bed_prefix(run, dataset, spec, recipe.generator)}/synthetic"
+        for arm in arms_of((recipe.generator,), spec.scarcity):
+            wants = arm not in (*REAL_ARMS, *RIVAL_ARMS)
+            digest = ""
+            if wants:
+                try:
+                    digest = read_manifest(storage, synthetic).digest
+                except MissingError:
+                    raise InputError(
+                        f"There are no synthetic clips for {spec.key}; run `python -m rayjobs.train` and "
+                        "`python -m rayjobs.generate` with the same options first."
+                    ) from None
+            for score_plan in recipe.scores:
+                for seed in range(score_plan.seeds):
+                    key = record_id(
+                        bed_digest(bed, arm), arm, score_plan.training, seed, digest, recipe.synthetic_per_class
+                    )
+                    task = Task(
+                        id=key, bed=spec, arm=arm, training=score_plan.training, seed=seed,
+                        synthetic=synthetic if wants else "", per_class=recipe.synthetic_per_class,
+                    )  # fmt: skip
+                    tasks.append((task, bed))
+    return tasks
+
+
+def score(
+    storage: Storage,
+    dataset: str,
+    run: str,
+    recipe: Recipe,
+    connect: Callable[[], Connection],
+    *,
+    workers: int = 0,
+) -> dict[str, Any]:
+    """Train and judge what has no record yet; write and return the table.
+
+    Raises:
+        InputError: synthetic clips are missing, or the workers do not fit.
+        JobError: some recognisers failed; the others' records are kept.
+    """
+    began = time.monotonic()
+    prefix = f"{experiment.run_prefix(run, dataset)}/scores"
+    tasks = plan_tasks(storage, dataset, run, recipe)
+    have = {Path(o.key).stem for o in storage.list(prefix)}
+    todo = list({t.id: t for t, _ in tasks if t.id not in have}.values())
+    readings = _count_reading(storage, dataset, recipe, bool(todo))
+    if todo:
+        _run_all(storage, dataset, prefix, todo, connect(), workers)
+    records = [
+        for_bed(ScoreRecord.from_dict(json.loads(storage.read(f"{prefix}/{t.id}.json"))), bed) for t, bed in tasks
+    ]
+    result = {
+        "protocol": PROTOCOL_VERSION,
+        "dataset": dataset,
+        "run": run,
+        "split": recipe.bed.split,
+        "bed": asdict(recipe.bed),
+        "draws": recipe.draws,
+        "git_revision": git_revision(),
+        "test_readings": readings,
+        "trained": len(todo),
+        "class_names": list(tasks[0][1].train.class_names),
+        **_tables(records, recipe),
+        "seconds": round(time.monotonic() - began, 2),
+    }
+    _write(storage, dataset, run, recipe, result, records)
+    return result
+
+
+def _tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
+    """The arms table of each recogniser, per-class recalls, and train-on-synthetic ratios."""
+    text, arms, recalls, tstr = [], [], [], []
+    for name in dict.fromkeys(r.recogniser for r in records):
+        mine = [r for r in records if r.recogniser == name]
+        scarce = [r for r in mine if r.rare] or [r for r in mine if recipe.bed.scarcity == "full"]
+        whole = [r for r in mine if not r.rare]
+        summaries = summarise(scarce)
+        arms += [asdict(s) for s in summaries]
+        text.append(f"recogniser {name}\n{format_table(summaries)}")
+        recalls += [
+            {"recogniser": name, "arm": arm, "rare_recalls": _rare_recalls([r for r in scarce if r.arm == arm])}
+            for arm in dict.fromkeys(r.arm for r in scarce)
+        ]
+        real = [r.macro for r in whole if r.arm == "strong"]
+        for arm in dict.fromkeys(r.arm for r in whole if r.arm.startswith("tstr:")):
+            fake = [r.macro for r in whole if r.arm == arm]
+            ratio = sum(fake) / len(fake) / (sum(real) / len(real))
+            tstr.append({"recogniser": name, "arm": arm, "tstr": sum(fake) / len(fake), "trtr": sum(real) / len(real), "ratio": ratio})  # fmt: skip
+            text.append(
+                f"{arm}: macro {100 * tstr[-1]['tstr']:.1f} % trained on synthetic clips alone, "
+                f"{100 * tstr[-1]['trtr']:.1f} % on real ones: {ratio:.3f}"
+            )
+    return {"arms": arms, "rare_recalls": recalls, "tstr": tstr, "text": "\n\n".join(text)}
+
+
+def _rare_recalls(records: Sequence[ScoreRecord]) -> dict[int, float]:
+    """Mean recall of each class over the draws in which it is rare."""
+    seen: dict[int, list[float]] = {}
+    for r in records:
+        for c in r.rare:
+            if not math.isnan(r.recalls[c]):
+                seen.setdefault(c, []).append(r.recalls[c])
+    return {c: sum(v) / len(v) for c, v in sorted(seen.items())}
+
+
+def _count_reading(storage: Storage, dataset: str, recipe: Recipe, reading: bool) -> int:
+    """How often this storage's test half of the dataset has been read with something new to measure."""
+    key = f"data/{dataset}-test-readings.json"
+    count = json.loads(storage.read(key))["readings"] if storage.exists(key) else 0
+    if recipe.bed.split == "test" and reading:
+        count += 1
+        storage.write(key, json.dumps({"readings": count}).encode())
+    return count
+
+
+def _write(
+    storage: Storage, dataset: str, run: str, recipe: Recipe, result: Mapping[str, Any], records: Sequence[ScoreRecord]
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    base = f"{experiment.run_prefix(run, dataset)}/score-{recipe.bed.split}"
+    storage.write(f"{base}.json", json.dumps(cli.plain(result), indent=1).encode())
+    rows = [{k: v for k, v in r.to_dict().items() if k != "confusion"} for r in records]
+    for row, r in zip(rows, records, strict=True):
+        row["confusion"] = [list(c) for c in r.confusion]
+        row["recalls"], row["rare"] = list(r.recalls), list(r.rare)
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), sink, compression="zstd")
+    storage.write(f"{base}.parquet", sink.getvalue())
+    from tensorboardX import SummaryWriter
+
+    with tempfile.TemporaryDirectory() as folder:
+        with SummaryWriter(folder) as writer:
+            for r in records:
+                writer.add_scalar(f"{r.recogniser}/{r.arm}/rare_recall", r.rare_recall, r.draw * 100 + r.seed)
+                writer.add_scalar(f"{r.recogniser}/{r.arm}/macro", r.macro, r.draw * 100 + r.seed)
+        for path in Path(folder).iterdir():
+            storage.write(f"{base}-tensorboard/events.out.tfevents.scores", path.read_bytes())
+
+
+class Scorer:
+    """One actor: reads dataset and synthetic clips once, trains one recogniser per call."""
+
+    def __init__(self, storage: Storage, dataset: str, prefix: str) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self.storage, self.dataset, self.prefix = storage, dataset, prefix
+        self.beds: dict[str, Any] = {}
+        self.synthetic: dict[str, Any] = {}
+
+    def run(self, task: Task) -> str:
+        """Train, judge, write the record; returns its id."""
+        from motionsynth.protocol import BedTensors, score_arm
+        from storage.dataset import read_dataset
+
+        if task.bed.key not in self.beds:
+            self.beds = {task.bed.key: BedTensors.of(experiment.load_bed(self.storage, self.dataset, task.bed))}
+        if task.synthetic and task.synthetic not in self.synthetic:
+            self.synthetic = {task.synthetic: read_dataset(self.storage, task.synthetic)[0]}
+        record = score_arm(
+            self.beds[task.bed.key], task.arm, task.training, task.seed, self.synthetic.get(task.synthetic),
+            task.per_class,
+        )  # fmt: skip
+        self.storage.write(f"{self.prefix}/{task.id}.json", json.dumps(cli.plain(record.to_dict())).encode())
+        return task.id
+
+
+def _run_all(
+    storage: Storage, dataset: str, prefix: str, todo: list[Task], connection: Connection, workers: int
+) -> None:
+    import ray
+
+    room = min(cores(), int(connection.cpus)) if connection.address == "local" else int(connection.cpus)
+    workers = min(workers or room, len(todo))
+    logger.info(plan_resources(actors=workers, cpus_per_actor=1, tasks=0, cpus=connection.cpus))
+    actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=3)(Scorer)
+    pool = [actor.remote(storage, dataset, prefix) for _ in range(workers)]
+    # Neighbours in the list share a bed, so each actor converts few of them.
+    waiting, running, failed = list(todo), {}, []
+    with Progress("score", len(todo), "recognisers") as progress:
+        while waiting or running:
+            for worker in [w for w in pool if w not in running.values()][: len(waiting)]:
+                running[worker.run.remote(waiting.pop(0))] = worker
+            done, _ = ray.wait(list(running))
+            for ref in done:
+                running.pop(ref)
+                try:
+                    ray.get(ref)
+                    progress.advance(1)
+                except Exception as e:
+                    lines = [line for line in str(e).splitlines() if line.strip()]
+                    failed.append(lines[-1] if lines else type(e).__name__)
+    for worker in pool:
+        ray.kill(worker)
+    if failed:
+        listed = "\n".join(f"  {f}" for f in sorted(set(failed)))
+        raise cli.JobError(f"{len(failed)} of {len(todo)} recognisers failed; the others are kept:\n{listed}")
+
+
+def report(result: Mapping[str, Any]) -> None:
+    """The result for people."""
+    where = "held-out training people" if result["split"] == "validation" else "test half"
+    bed = result["bed"]
+    print(
+        f"\n{result['dataset']}, {bed['protocol']}, {bed['scarcity']} {bed['shots']} shots, {result['draws']} draws; "
+        f"judged by the {where}\n\n{result['text']}"
+    )
+    names = result["class_names"]
+    wanted = {"strong", "ceiling"} | {a["arm"] for a in result["arms"] if a["arm"] not in (*REAL_ARMS, *RIVAL_ARMS)}
+    for name in dict.fromkeys(r["recogniser"] for r in result["rare_recalls"]):
+        rows = [r for r in result["rare_recalls"] if r["recogniser"] == name and r["arm"] in wanted]
+        print(f"\nrecall (%) of each class while it is rare, {name}: " + ", ".join(r["arm"] for r in rows))
+        for c in rows[0]["rare_recalls"] if rows else ():
+            print(f"  {names[c]:<34}" + "  ".join(f"{100 * r['rare_recalls'].get(c, math.nan):5.1f}" for r in rows))
+    if result["split"] == "test":
+        print(f"\nThe test half of '{result['dataset']}' has been read {result['test_readings']} times in this storage.")
+    print(f"trained {result['trained']} recognisers in {result['seconds']:.0f} s")
+
+
+if __name__ == "__main__":
+    cli.main(Options, verb)

@@ -1,0 +1,122 @@
+"""What of a run is done and what is left, read from storage alone: it needs no Ray and disturbs nothing.
+
+python -m rayjobs.status --run demo --storage out
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from motionsynth.errors import InputError
+from rayjobs import cli
+from rayjobs.generate import REQUEST, read_request
+from storage import Storage
+from storage.checkpoints import CONFIG, checkpoint_digest
+from storage.manifest import MANIFEST, read_manifest
+from storage.shards import list_done, plan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options(cli.Common):
+    """Show the prepared datasets of a storage and what a run has done and has left."""
+
+
+def verb(options: Options) -> dict[str, Any]:
+    """Run the command line's wish; see `status`."""
+    result = status(options.open_storage(), options.run)
+    report(result)
+    return result
+
+
+def status(storage: Storage, run: str) -> dict[str, Any]:
+    """Prepared datasets, and the run's checkpoints, generated sets and other objects.
+
+    Args:
+        storage: Where.
+        run: Name of the run.
+
+    Returns:
+        `datasets`, `checkpoints`, `generated` (lists) and `files` (objects per folder of the run).
+    """
+    root = f"runs/{cli.check_name('run', run)}"
+    objects = storage.list(root)
+    folders: dict[str, set[str]] = {}
+    for o in objects:
+        folder, _, name = o.key.rpartition("/")
+        folders.setdefault(folder, set()).add(name)
+    generated = [_generated(storage, f) for f in sorted(folders) if REQUEST in folders[f]]
+    return {
+        "run": run,
+        "datasets": _datasets(storage),
+        "checkpoints": [_checkpoint(storage, f) for f in sorted(folders) if CONFIG in folders[f]],
+        "generated": generated,
+        "files": dict(sorted(Counter(_stage(o.key, root) for o in objects).items())),
+        "bytes": sum(o.size for o in objects),
+    }
+
+
+def _stage(key: str, root: str) -> str:
+    return key.removeprefix(f"{root}/").split("/")[0]
+
+
+def _datasets(storage: Storage) -> list[dict[str, Any]]:
+    names = dict.fromkeys(o.key.split("/")[1] for o in storage.list("data") if o.key.count("/") >= 2)
+    out = []
+    for name in names:
+        if not storage.exists(f"data/{name}/{MANIFEST}"):
+            out.append({"name": name, "state": "unfinished"})
+            continue
+        manifest = read_manifest(storage, f"data/{name}")
+        out.append({"name": name, "state": "done", "clips": manifest.rows, "shards": len(manifest.shards)})
+    return out
+
+
+def _checkpoint(storage: Storage, prefix: str) -> dict[str, Any]:
+    try:
+        return {"prefix": prefix, "state": "done", "digest": checkpoint_digest(storage, prefix)}
+    except InputError as e:
+        return {"prefix": prefix, "state": "damaged", "reason": str(e)}
+
+
+def _generated(storage: Storage, prefix: str) -> dict[str, Any]:
+    specs = plan(read_request(storage, prefix))
+    done = list_done(storage, prefix, specs)
+    committed = storage.exists(f"{prefix}/{MANIFEST}")
+    whole = len(done) == len(specs)
+    return {
+        "prefix": prefix,
+        "state": "done" if committed and whole else "damaged" if committed else "unfinished",
+        "shards": len(specs),
+        "shards_done": len(done),
+        "clips": sum(s.rows for s in specs),
+        "clips_done": sum(s.rows for s in specs if s.id in done),
+    }
+
+
+def report(result: Mapping[str, Any]) -> None:
+    """The result for people."""
+    print("prepared datasets:" if result["datasets"] else "prepared datasets: none")
+    for d in result["datasets"]:
+        whole = d["state"] == "done"
+        size = f"{d['clips']:,} clips, {d['shards']} shards" if whole else "prepare it again to finish it"
+        print(f"  {d['name']}: {d['state']} ({size})")
+    if not result["files"]:
+        print(f"run {result['run']}: nothing yet")
+        return
+    print(f"run {result['run']}: {sum(result['files'].values())} objects, {result['bytes'] / 1e6:.1f} MB")
+    for c in result["checkpoints"]:
+        print(f"  checkpoint {c['prefix']}: {c['state']} ({c.get('digest', c.get('reason', ''))[:16]})")
+    for g in result["generated"]:
+        print(
+            f"  generated {g['prefix']}: {g['state']}, {g['clips_done']:,} of {g['clips']:,} clips, "
+            f"{g['shards_done']} of {g['shards']} shards"
+        )
+    for stage, n in result["files"].items():
+        print(f"  {stage}: {n} objects")
+
+
+if __name__ == "__main__":
+    cli.main(Options, verb)

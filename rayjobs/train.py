@@ -1,0 +1,295 @@
+"""Train a generator on every draw of a bed with Ray Train; resumes from the last checkpoint in storage.
+
+    python -m rayjobs.train --dataset nucla --recipe motion_gan --storage out --run first
+    python -m rayjobs.train --dataset nucla --storage s3://bucket/motion --workers 4 --gpus-per-worker 1
+
+The loop itself is `motionsynth.training`; here it gets its clips, its rank and a place for its checkpoints. Draws
+train side by side as far as the CPUs (or GPUs) reach. Checkpoints are ours, not Ray's: verified, resumable on any
+number of workers, and never unpickled.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cluster.connect import Connection, cores, plan_resources
+from motionsynth.beds import BedSpec
+from motionsynth.recipes import Recipe
+from rayjobs import cli, experiment
+from storage import Storage
+from storage.checkpoints import (
+    CheckpointInfo, latest_checkpoint, list_checkpoints, load_state, read_config, save_checkpoint, step_prefix,
+)  # fmt: skip
+
+logger = logging.getLogger(__name__)
+
+MAX_FAILURES = 3
+"""Times that a worker group is started again from its last checkpoint when a worker dies."""
+KEPT = 2
+"""Checkpoints kept per bed: the last, and one before it in case that one is damaged."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options(experiment.Options):
+    """Train the recipe's generator on each draw.
+
+    Attributes:
+        workers: Processes per training; each takes its share of every batch.
+        gpus_per_worker: 0 trains on CPUs; a fraction shares a GPU.
+        steps: Steps of stage 1 (default: the recipe's).
+    """
+
+    workers: int = 1
+    gpus_per_worker: float = 0.0
+    steps: int = 0
+
+
+def verb(options: Options) -> dict[str, Any]:
+    """Run the command line's wish; see `train`."""
+    storage = options.open_storage()
+    recipe = with_steps(options.chosen(storage), options.steps)
+    result = train(
+        storage, options.dataset, options.run, recipe, lambda: options.connect(storage),
+        workers=options.workers, gpus_per_worker=options.gpus_per_worker,
+    )  # fmt: skip
+    report(result)
+    return result
+
+
+def with_steps(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe with another number of training steps; 0 keeps its own."""
+    return replace(recipe, training=replace(recipe.training, steps=steps)) if steps else recipe
+
+
+def finished_checkpoint(storage: Storage, prefix: str) -> CheckpointInfo | None:
+    """The last checkpoint of a training that reached its end, None while there is none."""
+    for info in reversed(list_checkpoints(storage, f"{prefix}/checkpoints")):
+        if read_config(storage, info.prefix).get("finished"):
+            return info
+    return None
+
+
+def train(
+    storage: Storage,
+    dataset: str,
+    run: str,
+    recipe: Recipe,
+    connect: Any,
+    *,
+    workers: int = 1,
+    gpus_per_worker: float = 0.0,
+) -> dict[str, Any]:
+    """Train on every bed of the recipe that has no finished checkpoint yet.
+
+    Args:
+        storage, dataset, run: Where.
+        recipe: What.
+        connect: Called only if there is work to do: starts or joins Ray.
+        workers: Processes per training.
+        gpus_per_worker: GPUs of each.
+
+    Returns:
+        For each bed: prefix, steps and last metrics.
+
+    Raises:
+        InputError: the workers do not fit, or the data cannot be used.
+        JobError: trainings failed; the others are finished.
+    """
+    began = time.monotonic()
+    todo = []
+    for bed in recipe.beds:
+        prefix = experiment.bed_prefix(run, dataset, bed, recipe.generator)
+        if finished_checkpoint(storage, prefix) is None:
+            experiment.load_bed(storage, dataset, bed)  # bad input must show before anything starts
+            todo.append(bed)
+    if todo:
+        _run_all(storage, dataset, run, recipe, todo, connect(), workers, gpus_per_worker)
+    beds = []
+    for bed in recipe.beds:
+        prefix = experiment.bed_prefix(run, dataset, bed, recipe.generator)
+        info = finished_checkpoint(storage, prefix)
+        if info is None:
+            raise cli.JobError(f"Training on {bed.key} did not finish; run the same command again to go on.")
+        config = read_config(storage, info.prefix)
+        beds.append({"bed": bed.key, "checkpoint": info.prefix, "step": info.step, "metrics": config["metrics"]})
+    return {
+        "beds": beds,
+        "trained": len(todo),
+        "generator": recipe.generator,
+        "seconds": round(time.monotonic() - began, 2),
+    }
+
+
+def _run_all(
+    storage: Storage, dataset: str, run: str, recipe: Recipe, todo: list[BedSpec], connection: Connection, workers: int,
+    gpus_per_worker: float,
+) -> None:  # fmt: skip
+    import ray
+
+    room = min(cores(), int(connection.cpus)) if connection.address == "local" else int(connection.cpus)
+    if gpus_per_worker:
+        room = int(connection.gpus / gpus_per_worker)
+    at_once = max(1, min(len(todo), room // max(workers, 1)))
+    logger.info(
+        plan_resources(
+            actors=at_once * workers, cpus_per_actor=1, gpus_per_actor=gpus_per_worker, tasks=0, cpus=connection.cpus,
+            gpus=connection.gpus,
+        )
+    )  # fmt: skip
+    print(f"training {recipe.generator} on {len(todo)} draws, {at_once} at a time, {workers} workers each", flush=True)
+    # Train's driver only waits, so it holds no CPU: a CPU held by a waiting driver is one that its workers never get.
+    fit_one = ray.remote(num_cpus=0, max_retries=2)(_fit_one)
+    waiting = list(todo)
+    running: dict[Any, BedSpec] = {}
+    failed = []
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            bed = waiting.pop(0)
+            running[fit_one.remote(storage, dataset, run, recipe, bed, workers, gpus_per_worker)] = bed
+        done, _ = ray.wait(list(running), timeout=None)
+        for ref in done:
+            bed = running.pop(ref)
+            try:
+                ray.get(ref)
+                print(f"  {bed.key}: finished", flush=True)
+            except Exception as e:
+                cause = [line for line in str(e).splitlines() if line.strip()]
+                failed.append(f"{bed.key}: {cause[-1] if cause else type(e).__name__}")
+    if failed:
+        raise cli.JobError("Trainings failed; the others are kept:\n" + "\n".join(f"  {f}" for f in failed))
+
+
+def _fit_one(
+    storage: Storage, dataset: str, run: str, recipe: Recipe, bed: BedSpec, workers: int, gpus_per_worker: float
+) -> None:
+    """One TorchTrainer, to its end."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    filesystem, root = storage.sub(f"{experiment.run_prefix(run, dataset)}/ray").filesystem()
+    resources: dict[str, float] = {"CPU": 1}
+    if gpus_per_worker:
+        resources["GPU"] = gpus_per_worker
+    TorchTrainer(
+        _loop,
+        train_loop_config={"storage": storage, "dataset": dataset, "run": run, "recipe": recipe, "bed": bed},
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=f"{bed.key}-{int(time.time())}",
+            storage_path=root,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    ).fit()
+
+
+def _loop(config: Mapping[str, Any]) -> None:
+    """What each Train worker runs."""
+    import ray.train
+    import torch
+
+    # One thread: the same sums on every machine, and as many processes as cores.
+    torch.set_num_threads(1)
+    context = ray.train.get_context()
+    device = ray.train.torch.get_device()
+
+    def tell(metrics: dict[str, float]) -> None:
+        ray.train.report(metrics)
+
+    run_loop(
+        config["storage"], config["dataset"], config["run"], config["recipe"], config["bed"],
+        rank=context.get_world_rank(), world=context.get_world_size(), device=device, tell=tell,
+    )  # fmt: skip
+
+
+def run_loop(
+    storage: Storage, dataset: str, run: str, recipe: Recipe, bed: BedSpec, *, rank: int = 0, world: int = 1,
+    device: Any = "cpu", tell: Any = None,
+) -> None:  # fmt: skip
+    """Train one bed to its end, from its last checkpoint if there is one. Needs no Ray.
+
+    Args:
+        storage, dataset, run, recipe, bed: What and where.
+        rank, world: Of this process; `torch.distributed` must be initialised if world is above 1.
+        device: Where the networks live.
+        tell: Called on every rank with the metrics of each report.
+    """
+    import torch
+
+    from motionsynth.generators import build_generator, fit_context
+    from motionsynth.training import Trainer, fit
+
+    prefix = experiment.bed_prefix(run, dataset, bed, recipe.generator)
+    clips = experiment.load_bed(storage, dataset, bed)
+    torch.manual_seed(bed.seed)
+    context = fit_context(clips.train, clips.rare if bed.scarcity != "full" else ())
+    generator = build_generator(recipe.generator, recipe.generator_config, context).to(device)
+    trainer = Trainer(generator, clips.train, recipe.training, seed=bed.seed, rank=rank, world=world)
+    last = latest_checkpoint(storage, f"{prefix}/checkpoints")
+    if last is not None and (state := load_state(storage, last.prefix)) is not None:
+        trainer.load_state(state)
+        logger.info("%s goes on from step %d.", bed.key, trainer.step)
+    board = _Board(storage, prefix, trainer.step) if rank == 0 else None
+    for r in fit(trainer):
+        if board is not None:
+            board.add(r.step, r.metrics)
+            config = {
+                "generator": recipe.generator,
+                "generator_config": asdict(recipe.generator_config),
+                "context": context.to_dict(),
+                "training": asdict(recipe.training),
+                "bed": asdict(bed),
+                "finished": r.step == r.total_steps,
+                "metrics": r.metrics,
+            }
+            tensors = trainer.averaged_generator().state_dict()
+            save_checkpoint(storage, step_prefix(f"{prefix}/checkpoints", r.step), tensors, config, r.state())
+            _drop_old(storage, f"{prefix}/checkpoints")
+        if tell is not None:
+            tell({"step": r.step, **r.metrics})
+
+
+def _drop_old(storage: Storage, prefix: str) -> None:
+    for info in list_checkpoints(storage, prefix)[:-KEPT]:
+        # config.json first: a checkpoint without it does not exist, so none is ever seen half deleted.
+        storage.delete(f"{info.prefix}/config.json")
+        for o in storage.list(info.prefix):
+            storage.delete(o.key)
+
+
+class _Board:
+    """TensorBoard events, copied to storage at every report (a running event file cannot live on S3)."""
+
+    def __init__(self, storage: Storage, prefix: str, step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.writer = SummaryWriter(self.folder.name, filename_suffix=f".{step}")
+        self.storage, self.prefix = storage, f"{prefix}/tensorboard"
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+        for path in Path(self.folder.name).iterdir():
+            self.storage.write(f"{self.prefix}/{path.name}", path.read_bytes())
+
+
+def report(result: Mapping[str, Any]) -> None:
+    """The result for people."""
+    for bed in result["beds"]:
+        terms = "  ".join(f"{k.split('/')[-1]} {v:.3f}" for k, v in bed["metrics"].items() if k.startswith("generator"))
+        print(f"{bed['bed']}: step {bed['step']}  {terms}")
+    print(f"trained {result['trained']} of {len(result['beds'])} draws in {result['seconds']:.0f} s")
+
+
+if __name__ == "__main__":
+    cli.main(Options, verb)

@@ -1,0 +1,165 @@
+"""A local (or network-mounted) folder as a store."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from motionsynth.errors import InputError
+from storage.objects import TEMPORARY, MissingError, ObjectInfo, PutResult, conflict
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+
+class LocalStore:
+    """Files below a root folder; see `storage.objects.Store`."""
+
+    __slots__ = ("root",)
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def reduce(self) -> tuple[Any, ...]:
+        return LocalStore, self.root
+
+    def uri(self, prefix: str) -> str:
+        return os.path.join(self.root, prefix) if prefix else self.root
+
+    def read(self, key: str) -> bytes:
+        with _sentences("read", self._path(key)):
+            return self._path(key).read_bytes()
+
+    def write(self, key: str, data: bytes) -> None:
+        path = self._path(key)
+        with _sentences("write", path), self._temporary(path, data) as temporary:
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+
+    def put_once(self, key: str, data: bytes) -> PutResult:
+        path = self._path(key)
+        with _sentences("write", path):
+            # Look first: a resumed job asks for what is there already, and need not write it to find out.
+            if not path.exists():
+                with self._temporary(path, data) as temporary:
+                    if _publish(temporary, path):
+                        _sync_folder(path.parent)
+                        return "new"
+            same = path.read_bytes() == data
+        if not same:
+            raise conflict(f"'{path}'")
+        return "same"
+
+    def exists(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    def digest(self, key: str) -> str:
+        with _sentences("read", self._path(key)), self._path(key).open("rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        found = []
+        with _sentences("list", self._path(prefix)):
+            for folder, _, names in os.walk(self._path(prefix)):
+                for name in names:
+                    path = Path(folder) / name
+                    # A file may vanish between the listing and here (another process deletes it).
+                    with suppress(FileNotFoundError):
+                        if not name.startswith(TEMPORARY):
+                            key = path.relative_to(self.root).as_posix()
+                            found.append(ObjectInfo(key=key, size=path.stat().st_size))
+        return found
+
+    def delete(self, key: str) -> None:
+        with _sentences("delete", self._path(key)):
+            self._path(key).unlink(missing_ok=True)
+
+    def check(self) -> None:
+        with _sentences("write", Path(self.root)), self._temporary(Path(self.root, "check"), b""):
+            pass
+
+    def filesystem(self) -> tuple[Any, str]:
+        return pafs.LocalFileSystem(), self.root
+
+    def client(self) -> Any:
+        raise InputError(
+            f"'{self.root}' is a local folder and has no S3 client; give an s3://bucket/prefix address."
+        )
+
+    def worker_env(self) -> dict[str, str]:
+        return {}
+
+    def _path(self, key: str) -> Path:
+        return Path(self.root, key)
+
+    @contextmanager
+    def _temporary(self, path: Path, data: bytes) -> Iterator[Path]:
+        """A file with this content, on disk, beside the path; gone afterwards."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
+        try:
+            with temporary.open("xb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _publish(temporary: Path, path: Path) -> bool:
+    """Give a finished file its name unless the name is taken; whether it worked."""
+    try:
+        os.link(temporary, path)
+        return True
+    except FileExistsError:
+        return False
+    except OSError as e:
+        if e.errno not in _NO_LINKS:
+            raise
+    # No hard links here (exFAT, some network mounts): a lock, which the system drops if its holder dies.
+    with (path.parent / f"{TEMPORARY}lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return False
+        os.replace(temporary, path)
+        return True
+
+
+def _sync_folder(folder: Path) -> None:
+    # Some network file systems refuse fsync on a folder; the file itself is safe by then.
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _sentences(verb: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise MissingError(
+            f"'{path}' does not exist; check the storage address and run name, or run the step that makes it."
+        ) from None
+    except (IsADirectoryError, NotADirectoryError, FileExistsError):
+        raise InputError(
+            f"Cannot {verb} '{path}': a folder and a file have the same name; rename one."
+        ) from None
+    except PermissionError:
+        raise InputError(
+            f"Cannot {verb} '{path}': permission denied; choose a folder that you may use."
+        ) from None
+    except OSError as e:
+        cure = "free some space" if e.errno in (errno.ENOSPC, errno.EDQUOT) else "check the disk"
+        raise InputError(f"Cannot {verb} '{path}': {e.strerror or e}; {cure} and run again.") from None

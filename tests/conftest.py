@@ -1,0 +1,43 @@
+"""Fixtures that every test may use; those of the storage backends live in `storage_fixtures.py`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from motionsynth.motion import MotionSet
+from tests.tiny_motion import make_tiny_set
+
+ROOT = Path(__file__).resolve().parents[1]
+
+pytest_plugins = ["tests.storage_fixtures"]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of raw research datasets; skips where there is none."""
+    folder = Path(os.environ.get("MOTIONSYNTH_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"No research data at {folder}; set MOTIONSYNTH_DATA to its folder to run this test.")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_set() -> MotionSet:
+    """24 clips on kinect20: 3 classes, 4 subjects, 2 views, rigid bones."""
+    return make_tiny_set()
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """One Ray for all tests. More logical CPUs than cores, so that no test waits for another's actors."""
+    import ray
+
+    from cluster.connect import connect
+
+    connect("local", num_cpus=6)
+    yield
+    ray.shutdown()

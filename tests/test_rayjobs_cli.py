@@ -1,0 +1,182 @@
+"""Exit codes and the last line, as a script would see them: every case runs a real process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rayjobs.cli import check_name, plain
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A verb as small as a verb can be, in its own file, so that it runs as every verb does.
+VERB = '''
+import time
+from dataclasses import dataclass
+from rayjobs import cli
+from motionsynth.errors import InputError
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options(cli.Common):
+    """Do one of several things.
+
+    Attributes:
+        do: What to do.
+    """
+
+    do: str = "work"
+
+def verb(options):
+    options.open_storage()
+    if options.do == "work":
+        print("a table")
+        return {"ratio": float("nan"), "run": options.run}
+    if options.do == "bad":
+        raise InputError("Unknown thing 'x'. Known: y.")
+    if options.do == "part":
+        raise cli.JobError("1 of 2 shards failed: a; run the same command again.")
+    if options.do == "sleep":
+        print("asleep", flush=True)
+        time.sleep(60)
+    if options.do == "ray":
+        import ray
+        connection = options.connect(options.open_storage())
+
+        @ray.remote
+        def chatter():
+            print("a worker speaks")
+            return 3
+
+        return {"answer": ray.get(chatter.remote()), "started": connection.started}
+    raise KeyError(options.do)
+
+if __name__ == "__main__":
+    cli.main(Options, verb)
+'''
+
+
+@pytest.fixture(scope="module")
+def verb(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    path = tmp_path_factory.mktemp("verb") / "verb.py"
+    path.write_text(VERB)
+    return [sys.executable, str(path), "--storage", str(path.parent / "out")]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess:
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+
+
+def last(done: subprocess.CompletedProcess) -> dict:
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_result_is_the_last_line(verb: list[str]) -> None:
+    done = run([*verb, "--run", "r1", "--json"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "a table"
+    assert last(done) == {"ratio": None, "run": "r1"}
+
+
+def test_without_json_only_the_table(verb: list[str]) -> None:
+    assert run(verb).stdout == "a table\n"
+
+
+def test_bad_input_is_one_sentence_and_exit_code_2(verb: list[str]) -> None:
+    done = run([*verb, "--do", "bad", "--json"])
+    assert done.returncode == 2
+    assert done.stderr == "Unknown thing 'x'. Known: y.\n"
+    assert last(done) == {"error": "Unknown thing 'x'. Known: y.", "exit_code": 2}
+
+
+@pytest.mark.parametrize(
+    ("extra", "names"),
+    [
+        (["--rum", "x"], "--rum"),
+        (["--cpus", "many"], "--cpus"),
+        (["--run", "../other"], "../other"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence_and_exit_code_2(
+    verb: list[str], extra: list[str], names: str
+) -> None:
+    done = run([*verb, *extra, "--json"])
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and names in done.stderr and "Traceback" not in done.stderr
+    assert names in last(done)["error"]
+
+
+def test_missing_storage_is_named() -> None:
+    done = run([sys.executable, "-m", "rayjobs.status"])
+    assert done.returncode == 2 and "--storage" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_failed_part_is_exit_code_1_without_traceback(verb: list[str]) -> None:
+    done = run([*verb, "--do", "part", "--json"])
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "1 of 2 shards failed" in last(done)["error"]
+
+
+def test_a_fault_of_ours_shows_its_traceback(verb: list[str]) -> None:
+    done = run([*verb, "--do", "surprise", "--json"])
+    assert done.returncode == 1 and "Traceback" in done.stderr
+    assert last(done) == {"error": "KeyError: 'surprise'", "exit_code": 1}
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_is_clean(verb: list[str], how: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [*verb, "--do", "sleep", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "asleep\n"
+    time.sleep(0.1)
+    process.send_signal(how)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert json.loads(out.splitlines()[-1])["exit_code"] == 130
+
+
+def test_workers_do_not_speak_after_the_last_line(verb: list[str]) -> None:
+    done = run([*verb, "--do", "ray", "--json"])
+    assert done.returncode == 0, done.stderr
+    assert last(done) == {"answer": 3, "started": True}
+
+
+def test_help_describes_every_option(verb: list[str]) -> None:
+    text = " ".join(run([*verb, "--help"]).stdout.split())
+    for words in ("Do one of several things.", "What to do.", "s3://bucket/prefix", "Logical CPUs"):
+        assert words in text
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "-x", "a b", "x" * 101, "ü"])
+def test_names_that_could_leave_their_folder_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="allowed are"):
+        check_name("run", name)
+
+
+def test_plain_is_json_for_numpy_and_nan() -> None:
+    value = {
+        1: np.float32(0.5),
+        "a": (np.int64(3), float("inf")),
+        "b": np.array([1.0, np.nan]),
+        "p": Path("x"),
+    }
+    assert json.loads(json.dumps(plain(value), allow_nan=False)) == {
+        "1": 0.5,
+        "a": [3, None],
+        "b": [1.0, None],
+        "p": "x",
+    }

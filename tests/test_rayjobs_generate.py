@@ -1,0 +1,299 @@
+"""The generation job with every registered generator: the same bytes whatever dies on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import torch
+
+from cluster.connect import Connection, connect
+from motionsynth.errors import InputError
+from motionsynth.generators import GENERATORS, build_config, build_generator, fit_context
+from motionsynth.motion import Motion, MotionSet
+from rayjobs import generate as job
+from rayjobs.cli import JobError
+from rayjobs.generate import generate, parse_counts, request_for
+from storage import ConflictError, Storage
+from storage.checkpoints import save_checkpoint
+from storage.dataset import read_dataset, verify
+from storage.manifest import read_manifest
+from storage.shards import GenerationRequest
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = {"width": 64, "critic_width": 32, "frames": 16}
+CHECKPOINT = "runs/r/generator"
+
+
+def save(storage: Storage, name: str, tiny_set: MotionSet, seed: int = 0) -> str:
+    """A small generator with fresh weights as a checkpoint; its prefix."""
+    torch.manual_seed(seed)
+    context = fit_context(tiny_set)
+    fields = {f.name for f in dataclasses.fields(type(build_config(name, {})))}
+    config = build_config(name, {k: v for k, v in SMALL.items() if k in fields})
+    generator = build_generator(name, config, context)
+    content = {
+        "generator": name,
+        "generator_config": dataclasses.asdict(config),
+        "context": context.to_dict(),
+    }
+    save_checkpoint(storage, CHECKPOINT, generator.state_dict(), content)
+    return CHECKPOINT
+
+
+def wanted(storage: Storage, seed: int = 7, per_class: int = 16) -> GenerationRequest:
+    """48 clips in 6 shards."""
+    return request_for(
+        storage, CHECKPOINT, dict.fromkeys(range(3), per_class), seed=seed, shard_size=8, batch=4
+    )
+
+
+def join() -> Connection:
+    return connect("local")
+
+
+def never() -> NoReturn:
+    raise AssertionError("Ray was asked for though there is nothing to do")
+
+
+def digests(storage: Storage, prefix: str) -> dict[str, str]:
+    """What really lies there, not what the manifest says."""
+    return {o.key: hashlib.sha256(storage.read(o.key)).hexdigest() for o in storage.list(f"{prefix}/shards")}
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Storage:
+    return Storage(tmp_path)
+
+
+def reject_class_2(motions: list[Motion]) -> list[Motion]:
+    return [dataclasses.replace(m, accepted=m.label != 2, novelty=0.5) for m in motions]
+
+
+@pytest.mark.parametrize("name", sorted(GENERATORS))
+def test_clips_are_what_was_asked_for_and_a_lost_shard_comes_back_equal(
+    name: str, tiny_set: MotionSet, local: Storage, ray_local: None
+) -> None:
+    save(local, name, tiny_set)
+    request = request_for(local, CHECKPOINT, {0: 3, 2: 5}, seed=3, shard_size=4, batch=4)
+    result = generate(local, "g", request, connect=join, grade=reject_class_2)
+    motions, header = read_dataset(local, "g")
+    assert result["clips"] == len(motions) == 8 and result["shards"] == 2 and result["accepted"] == 3
+    assert [(m.label, m.accepted, m.novelty) for m in motions.motions] == [(0, True, 0.5)] * 3 + [
+        (2, False, 0.5)
+    ] * 5
+    assert header.skeleton == tiny_set.skeleton and header.class_names == tiny_set.class_names
+    assert {(m.source, m.generator, m.checkpoint) for m in motions.motions} == {
+        ("synthetic", name, request.checkpoint_digest[:16])
+    }
+    assert len({m.seed for m in motions.motions}) == len({m.sample_id for m in motions.motions}) == 8
+    assert all(np.isfinite(m.positions).all() and m.positions.std() > 0 for m in motions.motions)
+    first, second = motions.motions[0].positions, motions.motions[1].positions
+    assert first.shape != second.shape or not np.array_equal(first, second)
+
+    objects = digests(local, "g")
+    local.delete(sorted(objects)[1])
+    again = generate(local, "g", request, connect=join, grade=reject_class_2)
+    assert again["shards_made"] == 1 and again["manifest"] == result["manifest"]
+    assert digests(local, "g") == objects
+
+
+# The driver that is to be killed. Its shards are slow, and each says which process makes it.
+DRIVER = """
+import os, sys, time
+from pathlib import Path
+from rayjobs.generate import generate, read_request
+from cluster.connect import connect
+from storage import Storage
+
+uri, prefix, folder = sys.argv[1:]
+
+def slow(motions):
+    Path(folder, f"pid-{os.getpid()}").touch()
+    time.sleep(0.4)
+    return motions
+
+storage = Storage(uri)
+generate(storage, prefix, read_request(storage, "wish"), actors=2, grade=slow,
+         connect=lambda: connect("local", env_vars=storage.worker_env()))
+"""
+
+
+def wait_for(
+    condition: Callable[[], object], what: str, process: subprocess.Popen, seconds: float = 90
+) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None or time.monotonic() > end:
+            pytest.fail(
+                f"no {what}; driver: {process.poll()}, {Path(str(process.args[-1]), 'log').read_text()}"
+            )  # type: ignore[index]
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("name", sorted(GENERATORS)[:1])
+def test_kill_actor_then_driver_then_resume(
+    name: str, tiny_set: MotionSet, storage_uri: str, tmp_path: Path, ray_local: None
+) -> None:
+    storage = Storage(storage_uri)
+    save(storage, name, tiny_set)
+    request = wanted(storage)
+    undisturbed = generate(storage, "calm", request, connect=join, actors=1)
+    job.claim(storage, "wish", request)
+
+    folder = tmp_path / "driver"
+    folder.mkdir()
+    with (folder / "log").open("w") as log:
+        command = [sys.executable, "-c", DRIVER, storage_uri, "storm", str(folder)]
+        driver = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for(lambda: len(storage.list("storm/shards")) >= 1, "first shard", driver)
+        first = {int(p.name[4:]) for p in folder.glob("pid-*")}
+        os.kill(min(first), signal.SIGKILL)
+        count = len(storage.list("storm/shards"))
+        wait_for(lambda: len(storage.list("storm/shards")) > count, "shard after the actor's death", driver)
+    finally:
+        driver.kill()
+        driver.wait()
+    # The driver's Ray dies with it; nothing goes on writing behind our back.
+    pids = {int(p.name[4:]) for p in folder.glob("pid-*")}
+    end = time.monotonic() + 60
+    while not all(map(gone, pids)):
+        assert time.monotonic() < end, "actors outlive their driver"
+        time.sleep(0.1)
+
+    left = digests(storage, "storm")
+    assert 2 <= len(left) < 6
+    assert not storage.exists("storm/manifest.json")
+    with pytest.raises(InputError, match="unfinished"):
+        read_dataset(storage, "storm")
+
+    again = generate(storage, "storm", request, connect=join, actors=2)
+    assert again["shards_made"] == 6 - len(left)
+    after = digests(storage, "storm")
+    assert left.items() <= after.items()
+    assert {k.removeprefix("storm/"): v for k, v in after.items()} == {
+        k.removeprefix("calm/"): v for k, v in digests(storage, "calm").items()
+    }
+    assert again["manifest"] == undisturbed["manifest"]
+    assert verify(storage, "storm") == []
+    motions, _ = read_dataset(storage, "storm")
+    assert len({m.sample_id for m in motions.motions}) == len(motions) == 48
+
+    # Everything is done: Ray is not even started.
+    assert generate(storage, "storm", request, connect=never)["shards_made"] == 0
+
+
+@pytest.fixture
+def saved(local: Storage, tiny_set: MotionSet) -> Storage:
+    save(local, sorted(GENERATORS)[0], tiny_set)
+    return local
+
+
+def test_failed_shards_are_listed_and_the_rest_is_kept(saved: Storage, ray_local: None) -> None:
+    def picky(motions: list[Motion]) -> list[Motion]:
+        if any(m.label == 1 for m in motions):
+            raise ValueError("class 1 is cursed")
+        return motions
+
+    request = wanted(saved)
+    with pytest.raises(JobError) as e:
+        generate(saved, "g", request, connect=join, grade=picky)
+    message = str(e.value)
+    assert message.startswith("2 of 6 shards failed") and message.count("class 1 is cursed") == 2
+    assert not saved.exists("g/manifest.json")
+    assert generate(saved, "g", request, connect=join)["shards_made"] == 2
+
+
+def test_what_kills_every_actor_ends_the_job(
+    saved: Storage, ray_local: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deadly(motions: list[Motion]) -> list[Motion]:
+        os._exit(9)
+
+    monkeypatch.setattr(job, "MAX_RETRIES", 1)
+    with pytest.raises(JobError, match="a worker was lost 2 times"):
+        generate(saved, "g", wanted(saved), connect=join, actors=1, grade=deadly)
+    assert saved.list("g/shards") == []
+
+
+def test_one_prefix_holds_one_request(saved: Storage) -> None:
+    job.claim(saved, "g", wanted(saved))
+    with pytest.raises(ConflictError, match="another request"):
+        generate(saved, "g", wanted(saved, seed=8), connect=never)
+
+
+def test_a_changed_checkpoint_is_noticed_before_ray_starts(saved: Storage, tiny_set: MotionSet) -> None:
+    request = wanted(saved)
+    save(saved, sorted(GENERATORS)[0], tiny_set, seed=1)
+    with pytest.raises(InputError, match="has changed"):
+        generate(saved, "g", request, connect=never)
+
+
+def test_actors_that_do_not_fit_are_refused(saved: Storage, ray_local: None) -> None:
+    with pytest.raises(InputError, match=r"7 workers x 1 CPU .* Ray has 6 .* at most 6 workers"):
+        generate(saved, "g", wanted(saved), connect=join, actors=7)
+
+
+def test_counts() -> None:
+    assert parse_counts((), 5, 3) == {0: 5, 1: 5, 2: 5}
+    assert parse_counts(("2=7", "0=1"), 0, 3) == {2: 7, 0: 1}
+
+
+@pytest.mark.parametrize("given", [("3=1",), ("1=x",), ("1",), ("1=2", "1=3"), ("-1=2",)])
+def test_wrong_counts_are_named(given: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match=f"--counts has '{given[-1]}'"):
+        parse_counts(given, 0, 3)
+
+
+@pytest.mark.parametrize(("given", "per_class"), [((), 0), (("1=2",), 5)])
+def test_counts_must_be_given_in_one_way(given: tuple[str, ...], per_class: int) -> None:
+    with pytest.raises(InputError, match="either"):
+        parse_counts(given, per_class, 3)
+
+
+def test_the_command(saved: Storage) -> None:
+    command = [sys.executable, "-m", "rayjobs.generate", "--storage", saved.uri, "--run", "r", "--json"]
+    command += ["--checkpoint", CHECKPOINT, "--counts", "1=6", "--shard-size", "4"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["prefix"] == "runs/r/synthetic" and result["counts"] == {"wave left hand": 6}
+    assert read_manifest(saved, "runs/r/synthetic").digest == result["manifest"]
+    # Progress with a rate, on standard error.
+    assert "generate: 6/6 clips (100%)" in done.stderr and "clips/s" in done.stderr
+
+
+def test_a_missing_checkpoint_is_one_sentence(local: Storage) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "rayjobs.generate",
+        "--storage",
+        local.uri,
+        "--checkpoint",
+        "runs/r/none",
+    ]
+    done = subprocess.run(
+        [*command, "--per-class", "1"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2 and "no complete checkpoint" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
