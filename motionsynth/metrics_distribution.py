@@ -215,13 +215,14 @@ def frechet_motion_distance(
     Never call it FID or FVD: those are defined by their networks (Inception, I3D). FID on skeletons drawn as
     images, as Kinetic-GAN reports it, has no floor and measures against the training set.
 
-    The floor needs two disjoint real halves of n = min(n_real // 2, n_synthetic) clips; since the distance
-    depends on n, the synthetic clips are compared at the same n, with the same first half.
+    Real clips are split at random into two halves, within each class. The first half is compared with the second
+    (the floor) and with the synthetic clips (the distance), at the same n. The PCA is fitted on the first half
+    alone, so that it favours neither: fitted on all real clips, it would place a perfect generator above the floor.
 
     Args:
         real, synthetic: [n, d], [m, d] features of one recogniser.
         real_labels, synthetic_labels: int [n], [m]; give both for the distances per class.
-        dims: PCA dimensions, fitted on real.
+        dims: PCA dimensions.
         repeats: Random halves.
         seed: Of the halves.
 
@@ -231,42 +232,53 @@ def frechet_motion_distance(
     x, y = _pair(real, synthetic)
     if len(x) < 4:
         raise InputError(f"The Frechet floor needs at least 4 real clips; got {len(x)}.")
-    mean, axes = principal_axes(x, dims)
-    x, y = (x - mean) @ axes, (y - mean) @ axes
-    per_class = {}
-    if real_labels is not None and synthetic_labels is not None:
+    lx, ly = np.zeros(len(x), int), np.zeros(len(y), int)
+    by_class = real_labels is not None and synthetic_labels is not None
+    if by_class:
         lx, ly = np.asarray(real_labels), np.asarray(synthetic_labels)
         if lx.shape != (len(x),) or ly.shape != (len(y),):
             raise InputError(
                 f"Got {lx.shape} and {ly.shape} labels for {len(x)} real and {len(y)} synthetic clips; "
                 "give one each."
             )
-        for label in np.unique(lx).tolist():
-            a, b = x[lx == label], y[ly == label]
-            if len(a) >= 4 and len(b) >= 2:
-                per_class[label] = _against_floor(a, b, repeats, seed)
+    rng = np.random.default_rng(seed)
+    pooled: list[tuple[float, float, int]] = []
+    per_class: dict[int, list[tuple[float, float, int]]] = {}
+    kept = 0
+    for _ in range(repeats):
+        order, other = rng.permutation(len(x)), rng.permutation(len(y))
+        order = order[np.argsort(lx[order], kind="stable")]
+        first, second = rng.permutation(order[::2]), rng.permutation(order[1::2])
+        mean, axes = principal_axes(x[first], dims)
+        a, b, z = (x[first] - mean) @ axes, (x[second] - mean) @ axes, (y[other] - mean) @ axes
+        kept = axes.shape[1]
+        pooled.append(_distance_and_floor(a, b, z))
+        for c in np.unique(lx).tolist() if by_class else []:
+            of_class = a[lx[first] == c], b[lx[second] == c], z[ly[other] == c]
+            if min(map(len, of_class)) >= 2:
+                per_class.setdefault(c, []).append(_distance_and_floor(*of_class))
     return FrechetReport(
-        pooled=_against_floor(x, y, repeats, seed),
-        per_class=per_class,
-        dims=axes.shape[1],
+        pooled=_summary(pooled),
+        per_class={c: _summary(values) for c, values in per_class.items()},
+        dims=kept,
         n_real=len(x),
         n_synthetic=len(y),
     )
 
 
-def _against_floor(x: Tensor, y: Tensor, repeats: int, seed: int) -> PairedDistance:
-    rng = np.random.default_rng(seed)
-    n = min(len(x) // 2, len(y))
-    distances, floors = [], []
-    for _ in range(repeats):
-        order = rng.permutation(len(x))
-        first = _gaussian(x[order[:n]])
-        floors.append(gaussian_frechet(*first, *_gaussian(x[order[n : 2 * n]])))
-        distances.append(gaussian_frechet(*first, *_gaussian(y[rng.permutation(len(y))[:n]])))
+def _distance_and_floor(a: Tensor, b: Tensor, z: Tensor) -> tuple[float, float, int]:
+    """Of the first half a to synthetic z, and to the second half b, all cut to the length of the shortest."""
+    n = min(len(a), len(b), len(z))
+    reference = _gaussian(a[:n])
+    return gaussian_frechet(*reference, *_gaussian(z[:n])), gaussian_frechet(*reference, *_gaussian(b[:n])), n
+
+
+def _summary(values: list[tuple[float, float, int]]) -> PairedDistance:
+    distance, floor, n = np.array(values).T
     return PairedDistance(
-        distance=float(np.mean(distances)),
-        distance_std=float(np.std(distances)),
-        floor=float(np.mean(floors)),
-        floor_std=float(np.std(floors)),
-        n=n,
+        distance=float(distance.mean()),
+        distance_std=float(distance.std()),
+        floor=float(floor.mean()),
+        floor_std=float(floor.std()),
+        n=int(n[0]),
     )

@@ -43,23 +43,21 @@ class Split:
             raise InputError(f"Split '{self.name}' is by '{self.by}'; allowed: {', '.join(FIELDS)}.")
         if both := sorted(set(self.train) & set(self.test)):
             raise InputError(
-                f"Split '{self.name}' has {len(both)} keys on both sides ({', '.join(both[:3])}); "
-                "give each one to train or to test."
+                f"Split '{self.name}' has {len(both)} keys on both sides ({', '.join(both[:3])}); give each one to "
+                "train or to test."
             )
         if self.pattern:
             try:
                 groups = re.compile(self.pattern).groups
             except re.error as e:
                 raise InputError(
-                    f"Split '{self.name}' has the pattern '{self.pattern}', which is not a regular "
-                    "expression "
-                    f"({e}); mend it."
+                    f"Split '{self.name}' has the pattern '{self.pattern}', which is not a regular expression ({e}); "
+                    "mend it."
                 ) from None
             if groups < 1:
                 raise InputError(
-                    f"Split '{self.name}' has the pattern '{self.pattern}' without a group; put "
-                    "parentheses around "
-                    "the part that is the key."
+                    f"Split '{self.name}' has the pattern '{self.pattern}' without a group; put parentheses around the "
+                    "part that is the key."
                 )
 
     def key(self, motion: Motion) -> str:
@@ -124,8 +122,8 @@ def partition(motions: MotionSet, split: Split) -> tuple[np.ndarray, np.ndarray]
             seen = ", ".join(repr(k) for k in sorted({split.key(m) for m in motions.motions})[:5]) or "none"
             wanted = ", ".join(repr(k) for k in listed[:5]) or "nothing"
             raise InputError(
-                f"Split '{split.name}' leaves no {side} clip of the {len(motions)} in dataset "
-                f"'{motions.dataset}': its {split.by} keys are {seen}, the split's {side} list has {wanted}; "
-                "choose another split or mend its lists."
+                f"Split '{split.name}' leaves no {side} clip of the {len(motions)} in dataset '{motions.dataset}': its "
+                f"{split.by} keys are {seen}, the split's {side} list has {wanted}; choose another split or mend its "
+                "lists."
             )
     return out[0], out[1]

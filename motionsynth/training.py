@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from motionsynth.augment import sample_times
+from motionsynth.augment import sample_times, whole
 from motionsynth.errors import InputError
 from motionsynth.generators.base import Batch, Context, Generator
 from motionsynth.losses import weighted_sum
@@ -89,6 +89,10 @@ class Sampler:
         rare = np.zeros(train.num_classes)
         rare[list(context.rare)] = 1.0
         self.rare_p = rare * (size > 0) / max((rare * (size > 0)).sum(), 1)
+
+    def everything(self) -> Batch:
+        """All training clips, whole."""
+        return Batch(x=whole(self.x, self.frames), y=self.y, seconds=self.seconds)
 
     def batch(self, step: int, stage: int, rank: int, world: int) -> Batch:
         """The share of this process in the batch of a step; decided by (seed, step) alone."""
@@ -210,7 +214,11 @@ class Trainer:
         with torch.no_grad():
             for p, a in zip(out.averaged(), self.average, strict=True):
                 p.copy_(a)
-        return out.eval()
+        clips = self.sampler.everything()
+        out.eval().finish(
+            Batch(x=clips.x.to(self.device), y=clips.y.to(self.device), seconds=clips.seconds.to(self.device))
+        )
+        return out
 
     def state(self) -> dict[str, Any]:
         """Everything needed to resume: nested dicts and lists of tensors and plain values."""

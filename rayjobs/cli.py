@@ -63,7 +63,10 @@ class Common:
 
     def connect(self, storage: Storage) -> Connection:
         """Ray, with the environment that the workers need for this storage."""
-        return connect(self.address, self.cpus, storage.worker_env())
+        connection = connect(self.address, self.cpus, storage.worker_env())
+        # Ray puts its own handler in the place of ours.
+        _interrupt_on_sigterm()
+        return connection
 
 
 def check_name(what: str, name: str) -> str:

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -337,18 +338,21 @@ def _run(
     logger.info("Making %d clips: %d of %d shards are left under %s.", clips, len(todo), shards, prefix)
     env = storage.worker_env()
     rows = [{"spec": json.dumps(spec.to_dict())} for spec in todo]
-    retries = {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RETRIES}
-    made = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        ShardWriter,
-        fn_constructor_args=(storage, prefix, header, grade, pool.gpus_per_actor > 0),
-        batch_size=1,
-        batch_format="numpy",
-        num_cpus=pool.cpus_per_actor,
-        num_gpus=pool.gpus_per_actor or None,
-        compute=ray.data.ActorPoolStrategy(size=pool.size(len(todo))),
-        runtime_env={"env_vars": env} if env else None,
-        ray_remote_args_fn=lambda: retries,
-    )
+    with warnings.catch_warnings():
+        # Ray 2.60 announces the end of free remote arguments for 2.64, without another way to bound retries yet.
+        warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+        made = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            ShardWriter,
+            fn_constructor_args=(storage, prefix, header, grade, pool.gpus_per_actor > 0),
+            batch_size=1,
+            batch_format="numpy",
+            num_cpus=pool.cpus_per_actor,
+            num_gpus=pool.gpus_per_actor or None,
+            compute=ray.data.ActorPoolStrategy(size=pool.size(len(todo))),
+            runtime_env={"env_vars": env} if env else None,
+            max_restarts=MAX_RESTARTS,
+            max_task_retries=MAX_RETRIES,
+        )
     records: dict[str, ShardRecord] = {}
     errors: list[str] = []
     with Progress("generate", clips, "clips") as progress:

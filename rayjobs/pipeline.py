@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from motionsynth.errors import InputError
-from rayjobs import cli, experiment, generate, prepare, score, train
+from rayjobs import cli, experiment, generate_beds, prepare, score, train
 from storage import MissingError, Storage
 from storage.manifest import read_manifest
 
@@ -60,8 +60,8 @@ def verb(options: Options) -> dict[str, Any]:
     trained = train.train(*args, gpus_per_worker=options.gpus_per_worker)
     train.report(trained)
     stage("train")
-    made = generate.generate_beds(*args, gpus_per_actor=options.gpus_per_worker)
-    generate.report_beds(made)
+    made = generate_beds.generate_beds(*args, gpus_per_actor=options.gpus_per_worker)
+    generate_beds.report_beds(made)
     stage("generate")
     scored = score.score(*args, workers=options.workers)
     score.report(scored)

@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 
 LOG_SECONDS = 5.0
 """Between lines where standard error is not a terminal."""
+WATCH_SECONDS = 5.0
 STALL_SECONDS = 60.0
 STALL_FACTOR = 10.0
 """A warning when nothing has finished for so many times the usual interval, and at least `STALL_SECONDS`."""
@@ -32,6 +33,8 @@ class Progress:
         self._before = done
         self._start = self._last_advance = self._last_shown = time.monotonic()
         self._intervals = 0
+        self._first_done = 0
+        self._first_advance = 0.0
         self._terminal = sys.stderr.isatty()
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._warn_when_stalled, daemon=True)
@@ -51,6 +54,8 @@ class Progress:
         self.done += units
         self._last_advance = time.monotonic()
         self._intervals += 1
+        if self._intervals == 1:
+            self._first_done, self._first_advance = self.done, self._last_advance
         self._show()
 
     @property
@@ -60,18 +65,26 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units per second of this run; 0 before the first."""
+        """Units per second at present speed: since the first advance, as workers take seconds to start.
+
+        Before the second advance since the start, which is too low; 0 before the first.
+        """
+        if self.done > self._first_done > 0:
+            return (self.done - self._first_done) / max(self._last_advance - self._first_advance, 1e-9)
+        return self.overall_rate
+
+    @property
+    def overall_rate(self) -> float:
+        """Units per second of this run with its start-up."""
         return (self.done - self._before) / max(self.seconds, 1e-9)
 
     def line(self) -> str:
         """`generate: 512/2048 clips (25%), 830 clips/s, 2 s left`."""
         text = f"{self.title}: {self.done}/{self.total} {self.unit} ({self.done / max(self.total, 1):.0%})"
-        if self.rate:
-            text += f", {self.rate:,.{0 if self.rate >= 10 else 1}f} {self.unit}/s"
-            if left := self.total - self.done:
-                text += f", {_duration(left / self.rate)} left"
-            else:
-                text += f", took {_duration(self.seconds)}"
+        left = self.total - self.done
+        if rate := self.rate if left else self.overall_rate:
+            text += f", {rate:,.{0 if rate >= 10 else 1}f} {self.unit}/s"
+            text += f", {_duration(left / rate)} left" if left else f", took {_duration(self.seconds)}"
         return text
 
     def _show(self, last: bool = False) -> None:
@@ -85,7 +98,7 @@ class Progress:
             logger.info(self.line())
 
     def _warn_when_stalled(self) -> None:
-        while not self._over.wait(5.0):
+        while not self._over.wait(WATCH_SECONDS):
             usual = (self._last_advance - self._start) / max(self._intervals, 1)
             silent = time.monotonic() - self._last_advance
             if silent > max(STALL_SECONDS, STALL_FACTOR * usual):

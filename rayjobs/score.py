@@ -27,6 +27,7 @@ from motionsynth.protocol import (
     PROTOCOL_VERSION, REAL_ARMS, RIVAL_ARMS, ScoreRecord, arms_of, bed_digest, for_bed, format_table, record_id,
     summarise,
 )  # fmt: skip
+from motionsynth.quality import format_quality
 from motionsynth.recipes import Recipe
 from motionsynth.recognition import RecogniserTraining
 from rayjobs import cli, experiment
@@ -36,6 +37,9 @@ from storage.manifest import read_manifest
 from storage.revision import git_revision
 
 logger = logging.getLogger(__name__)
+
+QUALITY = "quality"
+"""The task that measures a generated set itself (see `motionsynth.quality`) rather than training on it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +104,7 @@ def plan_tasks(storage: Storage, dataset: str, run: str, recipe: Recipe) -> list
     for spec in recipe.beds:
         bed = experiment.load_bed(storage, dataset, spec)
         synthetic = f"{experiment.bed_prefix(run, dataset, spec, recipe.generator)}/synthetic"
-        for arm in arms_of((recipe.generator,), spec.scarcity):
+        for arm in (*arms_of((recipe.generator,), spec.scarcity), QUALITY):
             wants = arm not in (*REAL_ARMS, *RIVAL_ARMS)
             digest = ""
             if wants:
@@ -111,8 +115,8 @@ def plan_tasks(storage: Storage, dataset: str, run: str, recipe: Recipe) -> list
                         f"There are no synthetic clips for {spec.key}; run `python -m rayjobs.train` and "
                         "`python -m rayjobs.generate` with the same options first."
                     ) from None
-            for score_plan in recipe.scores:
-                for seed in range(score_plan.seeds):
+            for score_plan in recipe.scores[:1] if arm == QUALITY else recipe.scores:
+                for seed in range(1 if arm == QUALITY else score_plan.seeds):
                     key = record_id(
                         bed_digest(bed, arm), arm, score_plan.training, seed, digest, recipe.synthetic_per_class
                     )
@@ -147,9 +151,9 @@ def score(
     readings = _count_reading(storage, dataset, recipe, bool(todo))
     if todo:
         _run_all(storage, dataset, prefix, todo, connect(), workers)
-    records = [
-        for_bed(ScoreRecord.from_dict(json.loads(storage.read(f"{prefix}/{t.id}.json"))), bed) for t, bed in tasks
-    ]
+    stored = {t.id: json.loads(storage.read(f"{prefix}/{t.id}.json")) for t, _ in tasks}
+    records = [for_bed(ScoreRecord.from_dict(stored[t.id]), bed) for t, bed in tasks if t.arm != QUALITY]
+    quality = [stored[t.id] for t, _ in tasks if t.arm == QUALITY]
     result = {
         "protocol": PROTOCOL_VERSION,
         "dataset": dataset,
@@ -162,6 +166,7 @@ def score(
         "trained": len(todo),
         "class_names": list(tasks[0][1].train.class_names),
         **_tables(records, recipe),
+        "quality": quality,
         "seconds": round(time.monotonic() - began, 2),
     }
     _write(storage, dataset, run, recipe, result, records)
@@ -254,17 +259,19 @@ class Scorer:
     def run(self, task: Task) -> str:
         """Train, judge, write the record; returns its id."""
         from motionsynth.protocol import BedTensors, score_arm
+        from motionsynth.quality import quality_report
         from storage.dataset import read_dataset
 
         if task.bed.key not in self.beds:
             self.beds = {task.bed.key: BedTensors.of(experiment.load_bed(self.storage, self.dataset, task.bed))}
         if task.synthetic and task.synthetic not in self.synthetic:
             self.synthetic = {task.synthetic: read_dataset(self.storage, task.synthetic)[0]}
-        record = score_arm(
-            self.beds[task.bed.key], task.arm, task.training, task.seed, self.synthetic.get(task.synthetic),
-            task.per_class,
-        )  # fmt: skip
-        self.storage.write(f"{self.prefix}/{task.id}.json", json.dumps(cli.plain(record.to_dict())).encode())
+        bed, clips = self.beds[task.bed.key], self.synthetic.get(task.synthetic)
+        if task.arm == QUALITY:
+            record = quality_report(bed, clips, task.training, task.seed)
+        else:
+            record = score_arm(bed, task.arm, task.training, task.seed, clips, task.per_class).to_dict()
+        self.storage.write(f"{self.prefix}/{task.id}.json", json.dumps(cli.plain(record)).encode())
         return task.id
 
 
@@ -315,6 +322,7 @@ def report(result: Mapping[str, Any]) -> None:
         print(f"\nrecall (%) of each class while it is rare, {name}: " + ", ".join(r["arm"] for r in rows))
         for c in rows[0]["rare_recalls"] if rows else ():
             print(f"  {names[c]:<34}" + "  ".join(f"{100 * r['rare_recalls'].get(c, math.nan):5.1f}" for r in rows))
+    print("\n" + format_quality(result["quality"]))
     if result["split"] == "test":
         print(f"\nThe test half of '{result['dataset']}' has been read {result['test_readings']} times in this storage.")
     print(f"trained {result['trained']} recognisers in {result['seconds']:.0f} s")

@@ -7,9 +7,10 @@ time. The driver looks at names, sizes and headers only; clips are read by the w
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from motionsynth.datasets import DATASETS, SAMPLE, get_dataset
+from motionsynth.datasets.pyskl import pyskl_motions
 from motionsynth.errors import InputError
-from motionsynth.formats.pyskl_pickle import PysklFile, read_pyskl_pickle
-from motionsynth.motion import Motion
+from motionsynth.motion import Motion, MotionSet
 from motionsynth.skeleton import Skeleton, get_skeleton
 from motionsynth.splits import Split
 from storage.header import Header
@@ -104,133 +105,51 @@ def _find(dataset: str, raw: Path) -> list[Path]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PysklSource:
-    """A pickle in pyskl's annotation format, read by the restricted unpickler.
+    """A pickle in pyskl's annotation format; see `motionsynth.datasets.pyskl.pyskl_motions` for the settings.
 
     Attributes:
-        path: The file.
-        skeleton: Its joints; the format does not name them.
-        fps: Frames per second; the format does not say.
-        class_names: Names by label; () takes the pickle's own, else "class 0", "class 1", ...
-        subject_pattern, view_pattern: Regular expressions searched in the clip's name; group 1 is the subject (view)
-            where the clip has no such field.
+        skeleton: The skeleton's file form as JSON: a user's own file need not be there on other machines.
     """
 
     name: str
     path: Path
-    skeleton: Skeleton
+    skeleton: str
+    class_names: tuple[str, ...] | None = None
+    subject_pattern: str | None = None
+    view_pattern: str | None = None
     fps: float = 30.0
-    class_names: tuple[str, ...] = ()
-    subject_pattern: str = ""
-    view_pattern: str = ""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.fps < 1000:
-            raise InputError(
-                f"The frame rate is {self.fps:g}; it must be above 0 and below 1000 frames per second."
-            )
-        for option, pattern in (
-            ("--subject-pattern", self.subject_pattern),
-            ("--view-pattern", self.view_pattern),
-        ):
-            try:
-                groups = re.compile(pattern).groups
-            except re.error as e:
-                raise InputError(
-                    f"{option} '{pattern}' is not a regular expression ({e}); mend it."
-                ) from None
-            if pattern and groups < 1:
-                raise InputError(
-                    f"{option} '{pattern}' has no group; put parentheses around the part that counts."
-                )
 
     def header(self) -> Header:
+        motions, splits = _pyskl(self)
         return Header(
             dataset=self.name,
-            skeleton=self.skeleton,
-            class_names=_pyskl_class_names(self.path, self.class_names),
-            splits=tuple(s.to_dict() for s in pyskl_splits(_pyskl(self.path))),
-            extra={
-                "title": self.path.name,
-                "terms": "Own data: see the file's origin.",
-                "may_redistribute": False,
-            },
+            skeleton=motions.skeleton,
+            class_names=motions.class_names,
+            splits=tuple(s.to_dict() for s in splits),
+            extra={"title": self.path.name, "terms": "Own data: see where the file came from."},
         )
 
     def items(self) -> Sequence[tuple[str, int]]:
-        return [(str(i), 1) for i in range(len(_pyskl(self.path).annotations))]
+        return [(str(i), 1) for i in range(len(_pyskl(self)[0]))]
 
     def files(self) -> Sequence[Path]:
         return [self.path]
 
     def read(self, item: str) -> list[Motion]:
-        a = _pyskl(self.path).annotations[int(item)]
-        names = _pyskl_class_names(self.path, self.class_names)
-        return [
-            Motion(
-                positions=a.keypoint,
-                fps=self.fps,
-                skeleton=self.skeleton.name,
-                label=a.label,
-                label_name=names[a.label],
-                sample_id=a.name,
-                dataset=self.name,
-                subject=a.subject or self._from_name("subject", self.subject_pattern, a.name),
-                view=a.view or self._from_name("view", self.view_pattern, a.name),
-            )
-        ]
-
-    def _from_name(self, what: str, pattern: str, name: str) -> str:
-        if not pattern:
-            return ""
-        if not (found := re.search(pattern, name)) or not found.group(1):
-            raise InputError(
-                f"Clip '{name}' of '{self.path}' does not tell its {what}: the pattern '{pattern}' does not match; "
-                "mend the pattern."
-            )
-        return found.group(1)
-
-
-def pyskl_splits(content: PysklFile) -> list[Split]:
-    """Pairs of lists `<name>_train` and `<name>_val` (or `_test`; also plain `train`, `val`) as splits by clip name."""
-    splits = []
-    for key, train in content.split.items():
-        stem, _, side = key.rpartition("_")
-        if side != "train":
-            continue
-        for other in ("val", "test"):
-            held_out = content.split.get(f"{stem}_{other}" if stem else other)
-            if held_out is not None:
-                splits.append(
-                    Split(
-                        name=stem or "own",
-                        by="sample_id",
-                        train=train,
-                        test=held_out,
-                        note="The lists of the annotation file itself.",
-                    )
-                )
-                break
-    return splits
+        return [replace(_pyskl(self)[0].motions[int(item)], dataset=self.name)]
 
 
 @lru_cache(maxsize=1)
-def _pyskl(path: Path) -> PysklFile:
+def _pyskl(source: PysklSource) -> tuple[MotionSet, tuple[Split, ...]]:
     # Once per process: a pickle cannot be read in parts, and a Ray worker serves many tasks.
-    return read_pyskl_pickle(path)
-
-
-@lru_cache(maxsize=1)
-def _pyskl_class_names(path: Path, given: tuple[str, ...]) -> tuple[str, ...]:
-    content = _pyskl(path)
-    most = max(a.label for a in content.annotations)
-    names = given or content.class_names or tuple(f"class {i}" for i in range(most + 1))
-    if len(names) <= most:
-        raise InputError(
-            f"Pickle '{path}' has labels up to {most} but {len(names)} class names; give one name per label."
-        )
-    if len(set(names)) != len(names):
-        raise InputError(f"The class names of '{path}' name a class twice; class names must be unique.")
-    return names
+    return pyskl_motions(
+        source.path,
+        Skeleton.from_dict(json.loads(source.skeleton)),
+        source.class_names,
+        source.subject_pattern,
+        source.view_pattern,
+        source.fps,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -307,7 +226,7 @@ def open_source(
         name: Name of the prepared dataset (default: the dataset's, the pickle's file name, the Parquet header's).
         skeleton: For pyskl: a shipped skeleton's name or a .toml/.json file.
         class_names: For pyskl: a text file with one class name per line.
-        fps, subject_pattern, view_pattern: For pyskl; see `PysklSource`.
+        fps, subject_pattern, view_pattern: For pyskl; see `pyskl_motions`.
 
     Raises:
         InputError: unknown dataset, or options that do not fit it.
@@ -352,11 +271,11 @@ def open_source(
         return PysklSource(
             name=name or re.sub(r"[^A-Za-z0-9_.-]", "_", paths[0].stem),
             path=paths[0],
-            skeleton=get_skeleton(skeleton),
-            fps=fps,
+            skeleton=json.dumps(get_skeleton(skeleton).to_dict()),
             class_names=_read_class_names(class_names),
-            subject_pattern=subject_pattern,
-            view_pattern=view_pattern,
+            subject_pattern=subject_pattern or None,
+            view_pattern=view_pattern or None,
+            fps=fps,
         )
     return FileSource(name=name or dataset, raw=paths[0], dataset=dataset)
 
@@ -377,9 +296,9 @@ def _parquet_files(paths: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def _read_class_names(path: Path | None) -> tuple[str, ...]:
+def _read_class_names(path: Path | None) -> tuple[str, ...] | None:
     if path is None:
-        return ()
+        return None
     try:
         return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as e:

@@ -26,10 +26,8 @@ def skeleton_text(frames: list[Frame], joints: int = 25) -> str:
         lines.append(str(len(frame)))
         for body, x in frame.items():
             lines += [f"{body} 0 1 1 0 1 0 0.01 -0.2 2", str(joints)]
-            lines += [
-                " ".join([*(f"{v:.7f}" for v in row), *["1", "2", "3", "4", "5", "6", "7", "8", "2"]])
-                for row in x[:joints]
-            ]
+            rest = list("123456782")  # depth x y, colour x y, orientation w x y z, state
+            lines += [" ".join([*(f"{v:.7f}" for v in row), *rest]) for row in x[:joints]]
     return "\n".join(lines) + "\n"
 
 

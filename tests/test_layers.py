@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from motionsynth.generators import GENERATORS
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("motionsynth", "storage", "cluster", "rayjobs", "tuning")
 
@@ -200,3 +202,29 @@ def test_motionsynth_imports_without_ray_and_boto3() -> None:
     done = run_python(IMPORT_ALL)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 5
+
+
+SAMPLE_WITHOUT_RAY = (
+    WITHOUT_RAY
+    + """
+import dataclasses, json
+from motionsynth.generators import SampleRequest, build_config, build_generator, fit_context, load_generator
+from tests.tiny_motion import make_tiny_set
+
+name = sys.argv[1]
+motions = make_tiny_set()
+config, context = build_config(name, {}), fit_context(motions)
+fresh = build_generator(name, config, context)
+stored = {"generator": name, "generator_config": dataclasses.asdict(config), "context": context.to_dict()}
+generator = load_generator(fresh.state_dict(), json.loads(json.dumps(stored)))
+clips = generator.sample([SampleRequest(sample_id="a", label=2, seed=1)])
+print(clips[0].label_name, clips[0].positions.shape[2:])
+"""
+)
+
+
+@pytest.mark.parametrize("name", sorted(GENERATORS))
+def test_generators_sample_without_ray_and_boto3(name: str) -> None:
+    done = run_python(SAMPLE_WITHOUT_RAY, name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "wave right hand (20, 3)\n"

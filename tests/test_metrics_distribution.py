@@ -122,6 +122,19 @@ def test_a_perfect_generator_scores_the_floor_and_a_bad_one_far_above():
     assert bad.ratio > 5 and bad.floor == good.floor
 
 
+@pytest.mark.parametrize("dims", [20, 200])
+def test_a_perfect_generator_scores_the_floor_in_many_dimensions(dims):
+    """Principal axes fitted on all real clips would put it 40 % above."""
+    rng = RNG(15)
+    labels = np.arange(400) % 4
+    ratios = []
+    for _ in range(6):
+        real, perfect = rng.normal(size=(2, 400, dims))
+        ratios.append(frechet_motion_distance(real, perfect, labels, labels, repeats=4))
+    assert np.mean([r.pooled.ratio for r in ratios]) == pytest.approx(1.0, abs=0.05)
+    assert np.mean([r.per_class[2].ratio for r in ratios]) == pytest.approx(1.0, abs=0.12)
+
+
 def test_distance_and_floor_are_taken_at_the_same_small_n():
     """With 30 synthetic clips both are biased by 30 clips; comparing 400 real with 30 would not be fair."""
     rng = RNG(10)
@@ -154,6 +167,8 @@ def test_classes_with_too_few_clips_are_missing_from_the_report():
     real, fake = RNG(13).normal(size=(2, 20, 3))
     labels = np.array([0] * 17 + [1] * 3)
     assert set(frechet_motion_distance(real, fake, labels, labels).per_class) == {0}
+    alone = frechet_motion_distance(real, fake, np.arange(20), np.arange(20))
+    assert alone.pooled.n == 10 and not alone.per_class
 
 
 def test_bad_input_is_one_sentence():

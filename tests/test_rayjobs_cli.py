@@ -43,7 +43,9 @@ def verb(options):
         raise InputError("Unknown thing 'x'. Known: y.")
     if options.do == "part":
         raise cli.JobError("1 of 2 shards failed: a; run the same command again.")
-    if options.do == "sleep":
+    if options.do in ("sleep", "sleep with ray"):
+        if options.do == "sleep with ray":
+            options.connect(options.open_storage())
         print("asleep", flush=True)
         time.sleep(60)
     if options.do == "ray":
@@ -131,10 +133,12 @@ def test_a_fault_of_ours_shows_its_traceback(verb: list[str]) -> None:
     assert last(done) == {"error": "KeyError: 'surprise'", "exit_code": 1}
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_interrupt_is_clean(verb: list[str], how: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("do", "how"), [("sleep", signal.SIGINT), ("sleep", signal.SIGTERM), ("sleep with ray", signal.SIGTERM)]
+)
+def test_interrupt_is_clean(verb: list[str], do: str, how: signal.Signals) -> None:
     process = subprocess.Popen(
-        [*verb, "--do", "sleep", "--json"],
+        [*verb, "--do", do, "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

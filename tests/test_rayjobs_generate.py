@@ -149,7 +149,11 @@ def gone(pid: int) -> bool:
         return True
 
 
-@pytest.mark.parametrize("name", sorted(GENERATORS)[:1])
+# Half a minute per generator and storage: one generator always, the others with the slow tests.
+NAMES = sorted(GENERATORS)
+
+
+@pytest.mark.parametrize("name", [NAMES[0], *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES[1:])])
 def test_kill_actor_then_driver_then_resume(
     name: str, tiny_set: MotionSet, storage_uri: str, tmp_path: Path, ray_local: None
 ) -> None:

@@ -24,8 +24,7 @@ NAME = r"S(?P<setup>\d{3})C(?P<view>\d{3})P(?P<subject>\d{3})R(?P<repetition>\d{
 """Setup, camera, performer, repetition, action."""
 FPS = 30.0
 TERMS = (
-    "Free for academic research on request from the ROSE Lab, NTU Singapore (https://rose1.ntu.edu.sg); do "
-    "not "
+    "Free for academic research on request from the ROSE Lab, NTU Singapore (https://rose1.ntu.edu.sg); do not "
     "redistribute, no commercial use."
 )
 NTU60_TRAIN_SUBJECTS = (1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38)

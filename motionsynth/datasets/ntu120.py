@@ -14,10 +14,8 @@ from motionsynth.splits import Split
 
 _EXPECTED = (
     "NTU RGB+D 120's skeleton files SsssCcccPpppRrrrAaaa.skeleton, S001 to S032, A001 to A120 (for example "
-    "S001C001P001R001A001.skeleton and S018C001P008R001A061.skeleton, unpacked from "
-    "nturgbd_skeletons_s001_to_s017.zip and nturgbd_skeletons_s018_to_s032.zip, your own download from the "
-    "ROSE "
-    "Lab)"
+    "S001C001P001R001A001.skeleton and S018C001P008R001A061.skeleton, unpacked from nturgbd_skeletons_s001_to_s017.zip "
+    "and nturgbd_skeletons_s018_to_s032.zip, your own download from the ROSE Lab)"
 )
 
 
@@ -54,8 +52,7 @@ NTU120 = DatasetInfo(
     ),
     layout=f"{_EXPECTED}; both archives' files in any folders below the raw folder.",
     citation=(
-        "J. Liu, A. Shahroudy, M. Perez, G. Wang, L.-Y. Duan, A. C. Kot: NTU RGB+D 120: A Large-Scale "
-        "Benchmark for 3D "
+        "J. Liu, A. Shahroudy, M. Perez, G. Wang, L.-Y. Duan, A. C. Kot: NTU RGB+D 120: A Large-Scale Benchmark for 3D "
         "Human Activity Understanding. TPAMI 2019."
     ),
     terms=ntu.TERMS,

@@ -14,8 +14,7 @@ from motionsynth.splits import Split
 
 _EXPECTED = (
     "NTU RGB+D's skeleton files SsssCcccPpppRrrrAaaa.skeleton, S001 to S017, A001 to A060 (for example "
-    "nturgb+d_skeletons/S001C001P001R001A001.skeleton, unpacked from nturgbd_skeletons_s001_to_s017.zip, "
-    "your own "
+    "nturgb+d_skeletons/S001C001P001R001A001.skeleton, unpacked from nturgbd_skeletons_s001_to_s017.zip, your own "
     "download from the ROSE Lab)"
 )
 
@@ -52,8 +51,7 @@ NTU60 = DatasetInfo(
     ),
     layout=f"{_EXPECTED}; in any folder below the raw folder.",
     citation=(
-        "A. Shahroudy, J. Liu, T.-T. Ng, G. Wang: NTU RGB+D: A Large Scale Dataset for 3D Human Activity "
-        "Analysis. "
+        "A. Shahroudy, J. Liu, T.-T. Ng, G. Wang: NTU RGB+D: A Large Scale Dataset for 3D Human Activity Analysis. "
         "CVPR 2016."
     ),
     terms=ntu.TERMS,

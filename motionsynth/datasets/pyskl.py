@@ -65,8 +65,7 @@ def pyskl_motions(
         if clip.keypoint.shape[2] != skeleton.num_joints:
             raise InputError(
                 f"Clip '{clip.name}' of pickle '{path}' has {clip.keypoint.shape[2]} joints; skeleton "
-                f"'{skeleton.name}' has {skeleton.num_joints}: give the skeleton that these poses were "
-                "recorded with."
+                f"'{skeleton.name}' has {skeleton.num_joints}: give the skeleton that these poses were recorded with."
             )
     subjects = _identity(clips, "subject", subject_pattern, path)
     views = _identity(clips, "view", view_pattern, path)
@@ -122,8 +121,7 @@ def _class_names(content: PysklFile, given: Sequence[str] | None, path: Path) ->
         return tuple(f"class {k}" for k in range(top.label + 1))
     if top.label >= len(names):
         raise InputError(
-            f"Clip '{top.name}' of pickle '{path}' has label {top.label}, but there are only {len(names)} "
-            "class names; "
+            f"Clip '{top.name}' of pickle '{path}' has label {top.label}, but there are only {len(names)} class names; "
             f"give one name for each label from 0 to {top.label}."
         )
     if len(set(names)) != len(names):
@@ -140,8 +138,7 @@ def _identity(clips: Sequence[Annotation], field: str, pattern: str | None, path
         if any(values):
             lacking = clips[values.index("")].name
             raise InputError(
-                f"Clip '{lacking}' of pickle '{path}' lacks the field '{field}' that others have; give it "
-                "to every "
+                f"Clip '{lacking}' of pickle '{path}' lacks the field '{field}' that others have; give it to every "
                 f"clip, or give a {field} pattern."
             )
         if not all(re.fullmatch(NAME, clip.name) for clip in clips):
@@ -155,8 +152,7 @@ def _identity(clips: Sequence[Annotation], field: str, pattern: str | None, path
         ) from None
     if compiled.groups != 1:
         raise InputError(
-            f"The {field} pattern '{pattern}' has {compiled.groups} groups; put one pair of parentheses "
-            "around the "
+            f"The {field} pattern '{pattern}' has {compiled.groups} groups; put one pair of parentheses around the "
             f"{field} (and write others as (?:...))."
         )
     found = []
@@ -164,8 +160,7 @@ def _identity(clips: Sequence[Annotation], field: str, pattern: str | None, path
         match = compiled.search(clip.name)
         if match is None or not match[1]:
             raise InputError(
-                f"The {field} pattern '{pattern}' does not find a {field} in the clip name '{clip.name}' "
-                "of pickle "
+                f"The {field} pattern '{pattern}' does not find a {field} in the clip name '{clip.name}' of pickle "
                 f"'{path}'; mend the pattern."
             )
         found.append(match[1])
@@ -192,8 +187,7 @@ def _splits(content: PysklFile, path: Path) -> tuple[Split, ...]:
     if not splits:
         has = f"only the lists {', '.join(sorted(content.split))}" if content.split else "no lists"
         raise InputError(
-            f"Pickle '{path}' has {has} in 'split'; it needs a pair such as xsub_train and xsub_val, train "
-            "and val, or "
+            f"Pickle '{path}' has {has} in 'split'; it needs a pair such as xsub_train and xsub_val, train and val, or "
             "train1 and test1, each a list of clip names."
         )
     return tuple(splits)
@@ -215,8 +209,7 @@ def _split(name: str, content: PysklFile, train: str, held_out: str, known: set[
         if not lists[side]:
             example = f"; it begins with '{content.split[side][0]}'" if content.split[side] else ""
             raise InputError(
-                f"Split list '{side}' of pickle '{path}' names no clip of the file{example}: list the "
-                "clips' frame_dir."
+                f"Split list '{side}' of pickle '{path}' names no clip of the file{example}: list the clips' frame_dir."
             )
         if lost := len(set(content.split[side])) - len(lists[side]):
             logger.warning("Pickle '%s': %d names of list '%s' are not in the file.", path, lost, side)

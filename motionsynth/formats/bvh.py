@@ -64,8 +64,7 @@ def write_bvh(
         raise InputError(f"BVH needs a positive number of frames per second; got {fps}.")
     if positions.ndim != 4 or positions.shape[2:] != (skeleton.num_joints, 3):
         raise InputError(
-            f"Positions have shape {positions.shape}; for skeleton '{skeleton.name}' they must be "
-            "[persons, frames, "
+            f"Positions have shape {positions.shape}; for skeleton '{skeleton.name}' they must be [persons, frames, "
             f"{skeleton.num_joints}, 3]."
         )
     if not 0 <= person < len(positions):

@@ -50,8 +50,7 @@ def read_ctrgcn_npz(path: Path) -> Iterator[NpzClip]:
             names = set(archive.namelist())
             if missing := [f"{k}_{s}" for s in SIDES for k in "xy" if f"{k}_{s}.npy" not in names]:
                 raise InputError(
-                    f"File '{path}' lacks the arrays {', '.join(missing)}; CTR-GCN's npz holds x_train, "
-                    "y_train, "
+                    f"File '{path}' lacks the arrays {', '.join(missing)}; CTR-GCN's npz holds x_train, y_train, "
                     "x_test and y_test."
                 )
             for side in SIDES:
@@ -72,8 +71,8 @@ def _side(archive: zipfile.ZipFile, path: Path, side: str) -> Iterator[NpzClip]:
         shape, dtype = _header(f, path, f"x_{side}")
         if len(shape) != 3 or shape[2] != COLUMNS:
             raise InputError(
-                f"Array 'x_{side}' of '{path}' has shape {shape}; it must be [clips, frames, {COLUMNS}] "
-                f"(2 persons x {NUM_JOINTS} joints x 3)."
+                f"Array 'x_{side}' of '{path}' has shape {shape}; it must be [clips, frames, {COLUMNS}] (2 persons x "
+                f"{NUM_JOINTS} joints x 3)."
             )
         if shape[0] != len(labels):
             raise InputError(
@@ -100,8 +99,7 @@ def _labels(archive: zipfile.ZipFile, path: Path, side: str) -> np.ndarray:
     if y.ndim == 1 and (y >= 0).all() and (y == y.astype(np.int64)).all():
         return y.astype(np.int64)
     raise InputError(
-        f"Array 'y_{side}' of '{path}' (shape {shape}) holds no labels; it must be one-hot [clips, "
-        "classes] or class "
+        f"Array 'y_{side}' of '{path}' (shape {shape}) holds no labels; it must be one-hot [clips, classes] or class "
         "indices [clips]."
     )
 
@@ -118,8 +116,7 @@ def _header(f: IO[bytes], path: Path, name: str) -> tuple[tuple[int, ...], np.dt
         raise InputError(f"Array '{name}' of '{path}' has no valid npy header ({e}).") from None
     if dtype.kind not in "fiub":
         raise InputError(
-            f"Array '{name}' of '{path}' is of type {dtype}, not numbers; it would have to be unpickled, "
-            "which runs "
+            f"Array '{name}' of '{path}' is of type {dtype}, not numbers; it would have to be unpickled, which runs "
             "code, so it is refused: save it as float32."
         )
     if fortran and len(shape) > 1:

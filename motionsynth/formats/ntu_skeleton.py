@@ -52,8 +52,7 @@ def read_ntu_skeleton(path: Path) -> np.ndarray:
     tracks = read_tracks(path)
     if not tracks:
         raise InputError(
-            f"Skeleton file '{path}' holds no body in any frame: the Kinect lost the person; leave this "
-            "clip out."
+            f"Skeleton file '{path}' holds no body in any frame: the Kinect lost the person; leave this clip out."
         )
     return select_bodies(tracks)
 
@@ -98,8 +97,8 @@ class _Lines:
                     bodies.setdefault(body, []).append(joints)
         if self.at != len(self.lines):
             raise InputError(
-                f"Skeleton file '{self.path}' goes on after its {num_frames} frames (line {self.at + 1}); "
-                "it is damaged, unpack the download again."
+                f"Skeleton file '{self.path}' goes on after its {num_frames} frames (line {self.at + 1}); it is "
+                "damaged, unpack the download again."
             )
         return [
             Track(body_id=b, frames=np.array(frames[b], np.int64), positions=np.stack(bodies[b]))
@@ -109,8 +108,7 @@ class _Lines:
     def take(self, n: int, what: str) -> list[str]:
         if self.at + n > len(self.lines):
             raise InputError(
-                f"Skeleton file '{self.path}' ends at line {len(self.lines)} within {what}; it is "
-                "truncated, unpack "
+                f"Skeleton file '{self.path}' ends at line {len(self.lines)} within {what}; it is truncated, unpack "
                 "the download again."
             )
         self.at += n
@@ -121,8 +119,7 @@ class _Lines:
         # isdecimal alone would let int() read digits of other alphabets; the file is ASCII by now.
         if not line.strip().isdecimal() or len(line) > 12:
             raise InputError(
-                f"Skeleton file '{self.path}' has {line[:40]!r} in line {self.at} where the number of "
-                f"{what} is "
+                f"Skeleton file '{self.path}' has {line[:40]!r} in line {self.at} where the number of {what} is "
                 "expected; it is not an NTU .skeleton file or is damaged."
             )
         return int(line)
@@ -145,8 +142,7 @@ class _Lines:
             return np.array([row[:3] for row in rows], np.float32)
         except ValueError as e:
             raise InputError(
-                f"Skeleton file '{self.path}' has a coordinate in lines {first}-{self.at} that is no "
-                f"number ({e})."
+                f"Skeleton file '{self.path}' has a coordinate in lines {first}-{self.at} that is no number ({e})."
             ) from None
 
 

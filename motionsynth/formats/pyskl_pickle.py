@@ -66,8 +66,7 @@ def read_pyskl_pickle(path: Path) -> PysklFile:
             else f"a {_kind(content)}"
         )
         raise InputError(
-            f"Pickle '{path}' holds {got}; pyskl's format is a dict with 'annotations' (a list) and "
-            "'split' (a dict)."
+            f"Pickle '{path}' holds {got}; pyskl's format is a dict with 'annotations' (a list) and 'split' (a dict)."
         )
     annotations = content["annotations"]
     if not isinstance(annotations, (list, tuple)) or not annotations:
@@ -153,8 +152,7 @@ def _annotation(a: Any, index: int, path: Path) -> Annotation:
         raise InputError(f"{where} has a keypoint of {got}; it must be numbers [persons, frames, joints, 3].")
     if x.shape[3] == 2:
         raise InputError(
-            f"{where} holds 2-D poses (keypoint {x.shape}); this project works on 3-D joints in metres: "
-            "use the 3-D "
+            f"{where} holds 2-D poses (keypoint {x.shape}); this project works on 3-D joints in metres: use the 3-D "
             "annotation file, or lift the poses first."
         )
     if x.shape[3] != 3:

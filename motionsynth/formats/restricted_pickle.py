@@ -149,8 +149,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _GLOBALS:
             raise InputError(
-                f"Pickle '{self.path}' asks for '{module}.{name}', which is code and not data, so it was "
-                "refused; only "
+                f"Pickle '{self.path}' asks for '{module}.{name}', which is code and not data, so it was refused; only "
                 f"{ALLOWED} are read: export the file again with nothing else in it."
             )
         return _GLOBALS[module, name]
@@ -176,8 +175,7 @@ def read_pickle(path: Path) -> Any:
     # A damaged or hostile pickle can make the machine inside `load` fail in any way.
     except Exception as e:
         raise InputError(
-            f"Pickle '{path}' is truncated, damaged or no pickle ({type(e).__name__}: {e}); make or copy "
-            "it again."
+            f"Pickle '{path}' is truncated, damaged or no pickle ({type(e).__name__}: {e}); make or copy it again."
         ) from None
 
 

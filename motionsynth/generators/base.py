@@ -171,6 +171,9 @@ class Generator(nn.Module):
         """Parameters of which training keeps an exponential moving average, used for sampling."""
         raise NotImplementedError
 
+    def finish(self, clips: Batch) -> None:
+        """Fit what sampling needs to the training clips, once the weights are final. Nothing by default."""
+
     def sample(self, requests: Sequence[SampleRequest]) -> list[Motion]:
         """One clip for each request, in order."""
         raise NotImplementedError

@@ -54,7 +54,9 @@ class MotionGANConfig:
         noise, action, style: Widths of the three parts of z (eq. 4).
         width: Channels of the decoder at its coarsest; halves towards the output.
         critic_width: Channels of each critic stream.
-        truncation: Factor on style and noise at sampling.
+        truncation: Factor on noise and on style's spread at sampling.
+        style_prior: What style is drawn from at sampling: "normal", N(0, I) as in the paper; or "class", the Gaussian
+            that the encoder's styles of that class's training clips follow (see `MotionGAN.finish`).
         loss_weights: One for each of `GENERATOR_TERMS`; flow and pose also weigh the critic's streams (eq. 2).
     """
 
@@ -65,6 +67,7 @@ class MotionGANConfig:
     width: int = 256
     critic_width: int = 96
     truncation: float = 1.0
+    style_prior: str = "class"
     loss_weights: Mapping[str, float] = field(default_factory=default_weights)
 
     def __post_init__(self) -> None:
@@ -72,6 +75,8 @@ class MotionGANConfig:
             raise InputError(f"motion_gan frames is {self.frames}; it must be a multiple of 8, at least 16.")
         if self.width % 32 or self.width < 64:
             raise InputError(f"motion_gan width is {self.width}; it must be a multiple of 32, at least 64.")
+        if self.style_prior not in ("normal", "class"):
+            raise InputError(f"motion_gan style_prior is '{self.style_prior}'; allowed: normal, class.")
         check_weights(self.loss_weights, GENERATOR_TERMS)
 
 
@@ -174,6 +179,8 @@ class MotionGAN(Generator):
         )
         self.decoder = Decoder(config, context)
         self.critic = DualStreamCritic(m, v, k, config.critic_width, context.skeleton.root)
+        self.register_buffer("style_mean", torch.zeros(k, config.style))
+        self.register_buffer("style_root", torch.eye(config.style).repeat(k, 1, 1))
         durations = torch.tensor([t / context.fps for pool in context.shapes for t, _ in pool]).log()
         self.log_seconds = (float(durations.mean()), float(durations.std() + 0.1))
         self.seen: dict[str, Tensor] = {}
@@ -250,14 +257,41 @@ class MotionGAN(Generator):
         return [p for p in self.parameters() if p not in critic]
 
     @torch.no_grad()
+    def finish(self, clips: Batch) -> None:
+        """Fit the per-class Gaussians of style to the training clips (ex-post density estimation, Ghosh et al. 2020).
+
+        The encoder's styles of a class never fill N(0, I) exactly; drawing where no clip of the class lies blurs the
+        class. A class of n clips keeps n / (n + S) of its own covariance; the rest is the covariance within all
+        classes, so that a rare class borrows how people differ from the common ones.
+        """
+        mean, logvar = self._encode(clips.x / self.context.scale, clips.y)
+        size = mean.shape[1]
+        within = torch.zeros(size, size, device=mean.device)
+        own = {}
+        for c in clips.y.unique().tolist():
+            styles = mean[clips.y == c]
+            centred = styles - styles.mean(0)
+            own[c] = (styles.mean(0), centred.T @ centred, len(styles))
+            within += own[c][1] / len(clips.y)
+        spread = torch.diag(logvar.exp().mean(0)) + 1e-5 * torch.eye(size, device=mean.device)
+        for c, (centre, scatter, n) in own.items():
+            share = n / (n + size)
+            covariance = share * scatter / n + (1 - share) * within + spread
+            self.style_mean[c] = centre
+            self.style_root[c] = torch.linalg.cholesky(covariance)
+
+    @torch.no_grad()
     def sample(self, requests: Sequence[SampleRequest]) -> list[Motion]:
-        """Generation pass: style ~ N(0, I), length and persons from a random real clip of the class."""
+        """Generation pass: style from its prior, length and persons from a random real clip of the class."""
         device = self.decoder.bone_mean.device
         rngs = [request_rng(r) for r in requests]
         shapes = [self.draw_shape(r, rng) for r, rng in zip(requests, rngs, strict=True)]
         z = normal(rngs, self.config.noise + self.config.style).to(device) * self.config.truncation
         y = torch.tensor([r.label for r in requests], device=device)
         seconds = torch.tensor([t / self.context.fps for t, _ in shapes], device=device)
-        x, _ = self.decode(z[:, : self.config.noise], y, z[:, self.config.noise :], seconds)
+        style = z[:, self.config.noise :]
+        if self.config.style_prior == "class":
+            style = self.style_mean[y] + torch.einsum("bij,bj->bi", self.style_root[y], style)
+        x, _ = self.decode(z[:, : self.config.noise], y, style, seconds)
         x = (x * self.context.scale).cpu().numpy()
         return [self.to_motion(r, resample(p[:m], t)) for r, p, (t, m) in zip(requests, x, shapes, strict=True)]

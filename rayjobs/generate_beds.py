@@ -1,0 +1,83 @@
+"""Synthetic clips for every draw of a run: the recipe's counts for each bed's rare classes, and a preview picture.
+
+What `python -m rayjobs.generate --dataset NAME --recipe NAME` and the pipeline call; single checkpoints and the shard
+machinery are in `rayjobs.generate`.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cluster.connect import Connection
+from motionsynth.errors import InputError
+from motionsynth.recipes import Recipe
+from rayjobs import experiment
+from rayjobs.generate import generate, request_for
+from rayjobs.train import finished_checkpoint
+from storage import Storage
+from storage.dataset import read_dataset
+
+SHARD_SIZE = 128
+PREVIEW_CLASSES = 6
+
+
+def generate_beds(
+    storage: Storage,
+    dataset: str,
+    run: str,
+    recipe: Recipe,
+    connect: Callable[[], Connection],
+    *,
+    actors: int | None = None,
+    gpus_per_actor: float = 0.0,
+) -> dict[str, Any]:
+    """Generate for every bed that is not done.
+
+    Raises:
+        InputError: a bed has no finished checkpoint.
+        JobError: shards failed; the others are done.
+    """
+    began = time.monotonic()
+    beds = []
+    for spec in recipe.beds:
+        prefix = experiment.bed_prefix(run, dataset, spec, recipe.generator)
+        info = finished_checkpoint(storage, prefix)
+        if info is None:
+            raise InputError(
+                f"There is no finished training for {spec.key}; run `python -m rayjobs.train` with the same options first."
+            )
+        bed = experiment.load_bed(storage, dataset, spec)
+        wanted = bed.rare or tuple(range(bed.train.num_classes))
+        request = request_for(
+            storage, info.prefix, dict.fromkeys(wanted, recipe.synthetic_per_class), seed=spec.seed,
+            shard_size=SHARD_SIZE,
+        )  # fmt: skip
+        made = generate(
+            storage, f"{prefix}/synthetic", request, connect=connect, actors=actors, gpus_per_actor=gpus_per_actor
+        )
+        picture = f"{prefix}/preview"
+        if made["shards_made"] or not storage.exists(f"{picture}.png"):
+            _preview(storage, picture, bed.train, read_dataset(storage, f"{prefix}/synthetic")[0])
+        beds.append({"bed": spec.key, "preview": f"{picture}.png", **made})
+    return {"beds": beds, "seconds": round(time.monotonic() - began, 2)}
+
+
+def _preview(storage: Storage, key: str, real: Any, synthetic: Any) -> None:
+    from motionsynth.view import animate, preview
+
+    classes = [int(c) for c in sorted(set(synthetic.labels.tolist()))[:PREVIEW_CLASSES]]
+    for suffix, draw in ((".png", preview), (".gif", animate)):
+        picture = io.BytesIO()
+        draw(real, synthetic, picture, classes=classes)
+        storage.write(key + suffix, picture.getvalue())
+
+
+def report_beds(result: Mapping[str, Any]) -> None:
+    """The result for people."""
+    for bed in result["beds"]:
+        print(f"{bed['bed']}: {bed['clips']:,} clips in {bed['shards']} shards; preview {bed['preview']}")
+    made = sum(b["clips_made"] for b in result["beds"])
+    print(f"made {made:,} clips in {result['seconds']:.0f} s")
