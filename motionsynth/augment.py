@@ -41,7 +41,9 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         for name in ("yaw", "tilt", "scale", "warp", "jitter", "mirror"):
             value = getattr(self, name)
-            top = {"yaw": math.pi, "tilt": math.pi, "scale": 0.9, "warp": 0.15, "jitter": 1.0, "mirror": 1.0}[name]
+            top = {"yaw": math.pi, "tilt": math.pi, "scale": 0.9, "warp": 0.15, "jitter": 1.0, "mirror": 1.0}[
+                name
+            ]
             if not 0 <= value <= top:
                 raise InputError(f"Augmentation {name} is {value}; it must lie between 0 and {top:g}.")
         if not 0 < self.crop <= 1:
@@ -69,6 +71,9 @@ def rotation(angles: Tensor) -> Tensor:
 def sample_times(x_BMTVC: Tensor, at_BL: Tensor) -> Tensor:
     """Linear interpolation of clips at fractional frame numbers.
 
+    Between a frame where a person is present and one where it is absent, the present one is copied, as in
+    `motion.resample`: halfway to zero lies a shrunken body that nobody ever had.
+
     Args:
         x_BMTVC: Clips, [B, M, T, V, 3].
         at_BL: Frame numbers in [0, T - 1], [B, L].
@@ -83,6 +88,8 @@ def sample_times(x_BMTVC: Tensor, at_BL: Tensor) -> Tensor:
     flat = x_BMTVC.reshape(b, m, t, v * c)
     take = torch.arange(b, device=x_BMTVC.device)[:, None]
     a, z = flat.transpose(1, 2)[take, lo].transpose(1, 2), flat.transpose(1, 2)[take, hi].transpose(1, 2)
+    in_a, in_z = (a != 0).any(-1, keepdim=True), (z != 0).any(-1, keepdim=True)
+    w = torch.where(in_a & ~in_z, 0.0, torch.where(in_z & ~in_a, 1.0, w))
     return torch.lerp(a, z, w).view(b, m, -1, v, c)
 
 

@@ -55,11 +55,18 @@ class BedSpec:
             raise InputError(f"fraction is {self.fraction}; it must lie above 0 and at most 1.")
         if self.draw < 0:
             raise InputError(f"draw is {self.draw}; draws count from 0.")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; it must be at least 0.")
 
     @property
     def key(self) -> str:
         """Short and safe in an object's path."""
-        size = {"rare": f"k{self.shots}", "few": f"k{self.shots}", "fraction": f"{self.fraction:g}", "full": "all"}
+        size = {
+            "rare": f"k{self.shots}",
+            "few": f"k{self.shots}",
+            "fraction": f"{self.fraction:g}",
+            "full": "all",
+        }
         return f"{self.protocol}-{self.split}-{self.scarcity}-{size[self.scarcity]}-s{self.seed}-d{self.draw}"
 
 
@@ -87,7 +94,7 @@ def rare_classes(num_classes: int, draw: int, seed: int) -> tuple[int, ...]:
     return tuple(sorted(int(c) for c in order[draw % RARE_DRAWS :: RARE_DRAWS]))
 
 
-def spread_over(people: Sequence[str], clips: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+def spread_over(people: list[str], clips: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     """k clips, taking one from each person in turn so that few clips still show many people.
 
     Args:
@@ -129,12 +136,18 @@ def make_bed(motions: MotionSet, splits: Sequence[Split], spec: BedSpec) -> Bed:
     """Cut a dataset to one draw.
 
     Raises:
-        InputError: unknown split, an empty side, too few people for validation.
+        InputError: unknown split, an empty side, too few people for validation or classes to be rare.
     """
     known = {s.name: s for s in splits}
     if spec.protocol not in known:
         raise InputError(
-            f"Dataset '{motions.dataset}' has no protocol '{spec.protocol}'. Known: {', '.join(sorted(known)) or 'none'}."
+            f"Dataset '{motions.dataset}' has no protocol '{spec.protocol}'. "
+            f"Known: {', '.join(sorted(known)) or 'none'}."
+        )
+    if spec.scarcity == "rare" and motions.num_classes < RARE_DRAWS:
+        raise InputError(
+            f"Dataset '{motions.dataset}' has {motions.num_classes} classes; scarcity 'rare' cuts a third of them and "
+            f"needs at least {RARE_DRAWS}: use few or fraction."
         )
     train, test = partition(motions, known[spec.protocol])
     if spec.split == "validation":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,7 +73,20 @@ def _safe_atan2(y: Tensor, x: Tensor) -> Tensor:
 
 
 def _unit(v: Tensor) -> Tensor:
-    return v / torch.sqrt((v * v).sum(-1, keepdim=True) + 1e-12)
+    """[n, 3, ...] -> the same directions at length 1 along axis 1."""
+    return v / torch.sqrt((v * v).sum(1, keepdim=True) + 1e-12)
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    """Cross product along axis 1, [n, 3, ...]; `linalg.cross` walks that axis element by element."""
+    (ax, ay, az), (bx, by, bz) = a.unbind(1), b.unbind(1)
+    return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], 1)
+
+
+def _between(x: Tensor, start: Sequence[int], end: Sequence[int]) -> Tensor:
+    """Vectors from joints to joints, [V, 3, ...] -> [n, 3, ...]."""
+    pick = lambda joints: x.index_select(0, torch.tensor(joints, device=x.device))  # noqa: E731
+    return pick(end) - pick(start)
 
 
 def joint_angles(x: Tensor, skeleton: Skeleton) -> Tensor:
@@ -106,36 +120,42 @@ def joint_angles(x: Tensor, skeleton: Skeleton) -> Tensor:
             f"the last two axes must be [{skeleton.num_joints}, 3]."
         )
     plan = _plan(skeleton)
+    # Joints and coordinates first: all that follows then runs along contiguous memory.
+    x = x.movedim((-2, -1), (0, 1)).contiguous()
     out: list[Tensor] = []
     if plan.bends:
-        i, j, k, m = (list(column) for column in zip(*plan.bends, strict=True))
-        a, b = x[..., j, :] - x[..., i, :], x[..., m, :] - x[..., k, :]
-        across = torch.linalg.cross(a, b)
-        out.append(_safe_atan2(torch.sqrt((across * across).sum(-1) + 1e-14), (a * b).sum(-1)))
+        i, j, k, m = zip(*plan.bends, strict=True)
+        a, b = _between(x, i, j), _between(x, k, m)
+        across = _cross(a, b)
+        out.append(_safe_atan2(torch.sqrt((across * across).sum(1) + 1e-14), (a * b).sum(1)))
     if plan.limbs:
         t = skeleton.torso
-        up = _unit(x[..., [t["chest"]], :] - x[..., [t["pelvis"]], :])
-        right = (
-            x[..., [t["right_shoulder"], t["right_hip"]], :] - x[..., [t["left_shoulder"], t["left_hip"]], :]
-        )
-        right = _unit(right - (right * up).sum(-1, keepdim=True) * up)
+        up = _unit(_between(x, [t["pelvis"]], [t["chest"]]))
+        right = _between(x, [t["left_shoulder"], t["left_hip"]], [t["right_shoulder"], t["right_hip"]])
+        right = _unit(right - (right * up).sum(1, keepdim=True) * up)
         out.append(_ball_angles(x, plan, up, right))
-    return torch.cat(out, -1) if out else x.new_zeros((*x.shape[:-2], 0))
+    return torch.cat(out).movedim(0, -1) if out else x.new_zeros((*x.shape[2:], 0))
 
 
 def _ball_angles(x: Tensor, plan: _Plan, up: Tensor, right: Tensor) -> Tensor:
-    """Flexion and abduction of each limb, [..., 2 * limbs]; up [..., 1, 3], right [..., 2 (arm, leg), 3]."""
-    i, j, sign, part = (list(column) for column in zip(*plan.limbs, strict=True))
-    d = _unit(x[..., j, :] - x[..., i, :])
-    right = right[..., [0 if p == "shoulder" else 1 for p in part], :]
-    front = torch.linalg.cross(up.expand_as(right), right)
-    forward, down, outward = (d * front).sum(-1), -(d * up).sum(-1), (d * right).sum(-1) * x.new_tensor(sign)
+    """Flexion and abduction of each limb, [2 * limbs, ...].
+
+    x is [V, 3, ...], up [1, 3, ...], right [2 (arm, leg), 3, ...].
+    """
+    i, j, sign, part = zip(*plan.limbs, strict=True)
+    d = _unit(_between(x, i, j))
+    front = _cross(up.expand_as(right), right)
+    side = torch.tensor([0 if p == "shoulder" else 1 for p in part], device=x.device)
+    right, front = right.index_select(0, side), front.index_select(0, side)
+    each = (-1, *[1] * (x.ndim - 2))
+    forward, down = (d * front).sum(1), -(d * up).sum(1)
+    outward = (d * right).sum(1) * x.new_tensor(sign).view(each)
     # Angles are measured from the middle of the allowed range, so that the jump by a full turn lies in the
     # middle of what is forbidden and the gradient always points to the nearer limit.
-    centre = x.new_tensor([_CENTRE[p] for p in part])
+    centre = x.new_tensor([_CENTRE[p] for p in part]).view(each)
     cos, sin = torch.cos(centre), torch.sin(centre)
     from_centre = _safe_atan2(forward * cos - down * sin, down * cos + forward * sin)
     sagittal = torch.sqrt(forward * forward + down * down + 1e-12)
     s = (sagittal / _POLE).clamp(max=1.0)
     flexion = centre + from_centre * s * s * (3 - 2 * s)
-    return torch.stack([flexion, _safe_atan2(outward, sagittal)], -1).flatten(-2)
+    return torch.stack([flexion, _safe_atan2(outward, sagittal)], 1).flatten(0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -31,12 +32,14 @@ def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> T
 
 
 def check_weights(weights: Mapping[str, float], names: tuple[str, ...]) -> None:
-    """Refuse unknown, missing or negative weights.
+    """Refuse unknown and missing weights, and values that are no finite number of at least 0.
 
     Raises:
         InputError: see above.
     """
     if set(weights) != set(names):
         raise InputError(f"loss_weights has the names {sorted(weights)}; this generator has {sorted(names)}.")
-    if bad := {k: w for k, w in weights.items() if not w >= 0}:
-        raise InputError(f"loss_weights has {bad}; a weight must be a number of at least 0.")
+    if bad := {
+        k: w for k, w in weights.items() if not (isinstance(w, int | float) and math.isfinite(w) and w >= 0)
+    }:
+        raise InputError(f"loss_weights has {bad}; a weight must be a finite number of at least 0.")

@@ -67,11 +67,14 @@ class ScoreRecord:
 
     @staticmethod
     def from_dict(d: Mapping) -> ScoreRecord:
-        """Inverse of `to_dict`."""
-        confusion = tuple(tuple(int(n) for n in row) for row in d["confusion"])
-        return ScoreRecord(
-            **{**d, "recalls": tuple(d["recalls"]), "rare": tuple(d["rare"]), "confusion": confusion}
-        )
+        """Inverse of `to_dict`, also from JSON, where NaN is null."""
+        number = lambda v: float("nan") if v is None else v  # noqa: E731
+        read = {
+            "recalls": tuple(number(r) for r in d["recalls"]),
+            "rare": tuple(d["rare"]),
+            "confusion": tuple(tuple(int(n) for n in row) for row in d["confusion"]),
+        }
+        return ScoreRecord(**{**d, **{k: number(d[k]) for k in ("top1", "macro", "rare_recall")}, **read})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -94,7 +97,9 @@ class BedTensors:
         full = to_tensors(bed.full, persons)
         at = {m.sample_id: i for i, m in enumerate(bed.full.motions)}
         train = full.select(np.array([at[m.sample_id] for m in bed.train.motions]))
-        return BedTensors(bed=bed, train=train, full=full, evaluate=to_tensors(bed.evaluate, persons), info=info)
+        return BedTensors(
+            bed=bed, train=train, full=full, evaluate=to_tensors(bed.evaluate, persons), info=info
+        )
 
 
 def arms_of(generators: Sequence[str], scarcity: str) -> tuple[str, ...]:
@@ -133,7 +138,9 @@ def score_arm(
         if synthetic is None or not len(synthetic):
             raise InputError(f"Arm '{arm}' needs synthetic clips and there are none; generate them first.")
         if any(m.source != "synthetic" for m in synthetic.motions):
-            raise InputError(f"Arm '{arm}' was given real clips as synthetic ones; pass what `generate` wrote.")
+            raise InputError(
+                f"Arm '{arm}' was given real clips as synthetic ones; pass what `generate` wrote."
+            )
         fake = to_tensors(synthetic, info.num_persons)
     elif arm == "interpolation":
         made = interpolate_clips(bed.train, dict.fromkeys(bed.rare, per_class), seed)
@@ -167,20 +174,33 @@ def score_arm(
         recogniser=training.recogniser,
         seed=seed,
         top1=float(confusion.trace() / confusion.sum()),
-        macro=float(np.nanmean(recalls)),
-        rare_recall=float(np.nanmean(recalls[list(rare)])),
+        macro=_mean(recalls),
+        rare_recall=_mean(recalls[list(rare)]),
         recalls=tuple(float(r) for r in recalls),
         rare=tuple(bed.rare),
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
         real_clips=0 if arm.startswith(TSTR) else len(real.y),
-        synthetic_clips=len(fake.y) if fake is not None else made_features or (len(real.y) if arm.startswith(TSTR) else 0),
+        synthetic_clips=len(fake.y)
+        if fake is not None
+        else made_features or (len(real.y) if arm.startswith(TSTR) else 0),
         steps=training.steps,
         seconds=time.perf_counter() - began,
     )
 
 
+def _mean(recalls: np.ndarray) -> float:
+    """Over the classes that held-out clips show; NaN if they show none."""
+    shown = recalls[~np.isnan(recalls)]
+    return float(shown.mean()) if len(shown) else float("nan")
+
+
 def _augment_features(
-    model: Recogniser, tensors: BedTensors, training: RecogniserTraining, seed: int, steps: int, per_class: int
+    model: Recogniser,
+    tensors: BedTensors,
+    training: RecogniserTraining,
+    seed: int,
+    steps: int,
+    per_class: int,
 ) -> int:
     """Refit the head on features of augmented real clips and calibrated features of rare classes."""
     rng = torch.Generator().manual_seed(seed)
@@ -199,15 +219,19 @@ def _augment_features(
     features, labels = np.concatenate(x), np.concatenate(y)
     made, made_labels = calibrated_features(features, labels, tensors.bed.rare, per_class, seed)
     refit_head(
-        model.head if isinstance(model.head, torch.nn.Module) else model,
-        np.concatenate([features, made]).astype(np.float32), np.concatenate([labels, made_labels]), steps,
+        model.head, np.concatenate([features, made]).astype(np.float32), np.concatenate([labels, made_labels]), steps,
         training.batch, seed, training.label_smoothing,
     )  # fmt: skip
     return len(made)
 
 
 def record_id(
-    tensors_digest: str, arm: str, training: RecogniserTraining, seed: int, synthetic_digest: str, per_class: int
+    tensors_digest: str,
+    arm: str,
+    training: RecogniserTraining,
+    seed: int,
+    synthetic_digest: str,
+    per_class: int,
 ) -> str:
     """Name of a record: a hash of everything that decides it, so that nothing is computed twice.
 
@@ -228,7 +252,7 @@ def bed_digest(bed: Bed, arm: str) -> str:
     """Hash of the clips that an arm trains on and is judged by (the ceiling is the same for every test draw)."""
     train = bed.full if arm == "ceiling" else bed.train
     ids = [[m.sample_id for m in s.motions] for s in (train, bed.evaluate)]
-    rare = () if arm in (*REAL_ARMS, TSTR) else bed.rare
+    rare = () if arm in REAL_ARMS or arm.startswith(TSTR) else bed.rare
     return hashlib.sha256(json.dumps([train.dataset, ids, rare]).encode()).hexdigest()[:24]
 
 
@@ -237,7 +261,11 @@ def for_bed(record: ScoreRecord, bed: Bed) -> ScoreRecord:
     recalls = np.array(record.recalls)
     rare = bed.rare or tuple(range(len(recalls)))
     return replace(
-        record, bed=bed.spec.key, draw=bed.spec.draw, rare=bed.rare, rare_recall=float(np.nanmean(recalls[list(rare)]))
+        record,
+        bed=bed.spec.key,
+        draw=bed.spec.draw,
+        rare=bed.rare,
+        rare_recall=_mean(recalls[list(rare)]),
     )
 
 
@@ -291,7 +319,9 @@ def summarise(records: Sequence[ScoreRecord]) -> list[ArmSummary]:
                 difference=differences.get("rare_recall"),
                 macro_difference=differences.get("macro"),
                 improvement=improvement(mean(rs), mean(strong)) if strong else float("nan"),
-                gap_closed=gap_closed(mean(rs), mean(strong), mean(ceiling)) if strong and ceiling else float("nan"),
+                gap_closed=gap_closed(mean(rs), mean(strong), mean(ceiling))
+                if strong and ceiling
+                else float("nan"),
             )
         )
     return out
@@ -303,14 +333,23 @@ def format_table(summaries: Sequence[ArmSummary]) -> str:
     def spread(i: Interval) -> str:
         return f"{i.mean:5.1f} ± {(i.hi - i.lo) / 2:.1f}" if i.n > 1 else f"{i.mean:5.1f}"
 
-    head = f"{'arm':<22}{'runs':>5}  {'rare recall %':>15}  {'vs strong (95 %)':>24}  {'gap closed':>10}  {'macro %':>13}  {'top-1 %':>13}"
+    def line(arm: str, runs: object, rare: str, against: str, closed: str, macro: str, top1: str) -> str:
+        return f"{arm:<22}{runs:>5}  {rare:>15}  {against:>24}  {closed:>10}  {macro:>13}  {top1:>13}"
+
+    head = line("arm", "runs", "rare recall %", "vs strong (95 %)", "gap closed", "macro %", "top-1 %")
     lines = [head, "-" * len(head)]
     for s in summaries:
         d = s.difference
-        against = "" if d is None else f"{d.mean:+5.1f} [{d.lo:+.1f}, {d.hi:+.1f}]{' *' if d.excludes_zero else '  '}"
-        closed = "" if np.isnan(s.gap_closed) or s.arm in ("strong", "ceiling") else f"{100 * s.gap_closed:.0f} %"
+        against = (
+            ""
+            if d is None
+            else f"{d.mean:+5.1f} [{d.lo:+.1f}, {d.hi:+.1f}]{' *' if d.excludes_zero else '  '}"
+        )
+        closed = (
+            "" if np.isnan(s.gap_closed) or s.arm in ("strong", "ceiling") else f"{100 * s.gap_closed:.0f} %"
+        )
         lines.append(
-            f"{s.arm:<22}{s.runs:>5}  {spread(s.rare_recall):>15}  {against:>24}  {closed:>10}  {spread(s.macro):>13}  {spread(s.top1):>13}"
+            line(s.arm, s.runs, spread(s.rare_recall), against, closed, spread(s.macro), spread(s.top1))
         )
     lines.append("* the paired 95 % interval over draws x seeds excludes zero")
     return "\n".join(lines)

@@ -47,9 +47,7 @@ def quality_report(
     probabilities, features = predict(model, made)
     seen = np.flatnonzero(np.isin(bed.train.labels, classes))
     _, train_features = predict(model, tensors.train.select(seen))
-    frechet = frechet_motion_distance(
-        real_features, features, real.labels, synthetic.labels, seed=seed
-    )
+    frechet = frechet_motion_distance(real_features, features, real.labels, synthetic.labels, seed=seed)
     return {
         "bed": bed.spec.key,
         "synthetic_clips": len(synthetic),
@@ -57,9 +55,13 @@ def quality_report(
         "frechet": {
             **asdict(frechet.pooled),
             "ratio": frechet.pooled.ratio,
-            "per_class": {bed.train.class_names[c]: asdict(d) | {"ratio": d.ratio} for c, d in frechet.per_class.items()},
+            "per_class": {
+                bed.train.class_names[c]: asdict(d) | {"ratio": d.ratio} for c, d in frechet.per_class.items()
+            },
         },
-        "diversity": asdict(diversity_beside_real(real_features, features, real.labels, synthetic.labels, seed=seed)),
+        "diversity": asdict(
+            diversity_beside_real(real_features, features, real.labels, synthetic.labels, seed=seed)
+        ),
         "consistency": asdict(consistency_beside_real(real, synthetic)),
         "physics": asdict(violations_beside_real(real, synthetic, fit_limits(bed.train))),
         "memorisation": asdict(memorisation(features, train_features)),

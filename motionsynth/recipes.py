@@ -53,7 +53,9 @@ class Recipe:
     full: bool = True
 
     def __post_init__(self) -> None:
-        if self.draws < 1 or self.synthetic_per_class < 1 or not self.scores:
+        if not self.scores:
+            raise InputError("The recipe has no recogniser in scores; give at least one ScorePlan.")
+        if self.draws < 1 or self.synthetic_per_class < 1:
             raise InputError(
                 f"draws is {self.draws} and synthetic_per_class is {self.synthetic_per_class}; each must be at least 1."
             )

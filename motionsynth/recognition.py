@@ -53,8 +53,15 @@ class RecogniserTraining:
                 f"synthetic_share is {self.synthetic_share}; it must lie between 0 and 0.5 so that at least half of "
                 "what a recogniser sees is real."
             )
+        if not 0 <= self.real_only_tail < 1 or not 0 <= self.average < 1:
+            raise InputError(
+                f"real_only_tail is {self.real_only_tail} and average is {self.average}; each must be at least 0 and "
+                "below 1."
+            )
         if self.steps < 1 or self.batch < 2:
-            raise InputError(f"steps is {self.steps} and batch is {self.batch}; give at least 1 step of 2 clips.")
+            raise InputError(
+                f"steps is {self.steps} and batch is {self.batch}; give at least 1 step of 2 clips."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -118,7 +125,7 @@ def train_recogniser(
         The trained network in evaluation mode (the weight average if `config.average` is above 0).
 
     Raises:
-        InputError: a class has no clip at all.
+        InputError: fewer than two classes have a clip.
     """
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
@@ -130,10 +137,14 @@ def train_recogniser(
     fake_at = _by_class(synthetic.y, k) if synthetic is not None else [np.zeros(0, int)] * k
     usable = np.array([c for c in range(k) if len(real_at[c]) or len(fake_at[c])])
     if len(usable) < 2:
-        raise InputError(f"Only {len(usable)} of {k} classes has a training clip; a recogniser needs at least 2.")
+        raise InputError(
+            f"Only {len(usable)} of {k} classes has a training clip; a recogniser needs at least 2."
+        )
     permutation = torch.from_numpy(info.skeleton.mirror_permutation)
     twin = torch.from_numpy(mirrored_labels(class_names))
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, config.learning_rate, total_steps=config.steps + 1, pct_start=0.15
     )
@@ -162,8 +173,9 @@ def train_recogniser(
         optimiser.step()
         schedule.step()
         average.update_parameters(model)
-    chosen = average.module if config.average > 0 else model
-    return chosen.eval()
+    if config.average > 0:
+        model.load_state_dict(average.module.state_dict())
+    return model.eval()
 
 
 @torch.no_grad()

@@ -36,8 +36,10 @@ def interpolate_clips(train: MotionSet, counts: dict[int, int], seed: int, low: 
             w = rng.uniform(low, 1 - low)
             m = min(a.num_persons, b.num_persons)
             x, y = (canonical(repair_jumps(clip.positions[:m], clip.fps), skeleton) for clip in (a, b))
-            blend = (1 - w) * x + w * resample(y, a.num_frames)
-            there = (x != 0).any((-1, -2), keepdims=True)
+            other = resample(y, a.num_frames)
+            there, there_too = ((p != 0).any((-1, -2), keepdims=True) for p in (x, other))
+            # A person who is missing in the second clip would pull the first one's body towards the origin.
+            blend = np.where(there_too, (1 - w) * x + w * other, x)
             out.append(
                 replace(
                     a,
@@ -84,7 +86,9 @@ def calibrated_features(
             continue
         rng = np.random.default_rng([seed, c])
         near = sorted(covariance, key=lambda j: float(np.square(means[j] - means[c]).sum()))[:neighbours]
-        own = np.cov(features[labels == c].T) if (labels == c).sum() > 1 else np.zeros((features.shape[1],) * 2)
+        own = (
+            np.cov(features[labels == c].T) if (labels == c).sum() > 1 else np.zeros((features.shape[1],) * 2)
+        )
         shared = np.mean([own, *(covariance[j] for j in near)], 0) + 1e-6 * np.eye(features.shape[1])
         root = np.linalg.cholesky(shared + 1e-6 * np.trace(shared) / len(shared) * np.eye(len(shared)))
         made.append(means[c] + rng.standard_normal((n, features.shape[1])) @ root.T)
@@ -95,7 +99,13 @@ def calibrated_features(
 
 
 def refit_head(
-    head: nn.Module, features: np.ndarray, labels: np.ndarray, steps: int, batch: int, seed: int, smoothing: float
+    head: nn.Module,
+    features: np.ndarray,
+    labels: np.ndarray,
+    steps: int,
+    batch: int,
+    seed: int,
+    smoothing: float,
 ) -> None:
     """Train a classification head further, in place, on class-balanced batches of fixed features."""
     rng = np.random.default_rng(seed)

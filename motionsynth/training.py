@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from motionsynth.augment import sample_times, whole
 from motionsynth.errors import InputError
@@ -45,9 +45,9 @@ class TrainingConfig:
     """
 
     steps: int = 2000
-    rare_steps: int = 500
+    rare_steps: int = 400
     batch: int = 48
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     critic_learning_rate: float = 5e-4
     rare_rate: float = 0.3
     replay: float = 0.5
@@ -55,12 +55,20 @@ class TrainingConfig:
     scale: float = 0.1
     mirror: bool = True
     average: float = 0.998
-    report_every: int = 100
+    report_every: int = 200
 
     def __post_init__(self) -> None:
         for name, low in (("steps", 1), ("rare_steps", 0), ("batch", 2), ("report_every", 1)):
             if getattr(self, name) < low:
                 raise InputError(f"Training {name} is {getattr(self, name)}; it must be at least {low}.")
+        for name, low, high in (
+            ("learning_rate", 0, 1), ("critic_learning_rate", 0, 1), ("rare_rate", 0, 10), ("replay", 0, 1),
+            ("crop", 0.1, 1), ("scale", 0, 0.9), ("average", 0, 1),
+        ):  # fmt: skip
+            if not low <= getattr(self, name) <= high:
+                raise InputError(
+                    f"Training {name} is {getattr(self, name)}; it must lie between {low:g} and {high:g}."
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +84,9 @@ class Report:
 class Sampler:
     """Batches of clips: classes by the square root of their size, clips uniformly; the same for any world size."""
 
-    def __init__(self, train: MotionSet, context: Context, config: TrainingConfig, frames: int, seed: int) -> None:
+    def __init__(
+        self, train: MotionSet, context: Context, config: TrainingConfig, frames: int, seed: int
+    ) -> None:
         clips = to_tensors(train, context.num_persons)
         self.x, self.y, self.frames, self.config, self.seed = clips.x, clips.y, frames, config, seed
         self.seconds = torch.tensor([m.num_frames / m.fps for m in train.motions], dtype=torch.float32)
@@ -88,7 +98,9 @@ class Sampler:
         self.common_p = size / size.sum()
         rare = np.zeros(train.num_classes)
         rare[list(context.rare)] = 1.0
-        self.rare_p = rare * (size > 0) / max((rare * (size > 0)).sum(), 1)
+        rare *= size > 0
+        # Rare classes of which the training half shows no clip at all cannot be trained on: stage 2 then sees all.
+        self.rare_p = rare / rare.sum() if rare.any() else self.common_p
 
     def everything(self) -> Batch:
         """All training clips, whole."""
@@ -98,12 +110,18 @@ class Sampler:
         """The share of this process in the batch of a step; decided by (seed, step) alone."""
         rng = np.random.default_rng([self.seed, step])
         n = self.config.batch
-        p = self.common_p if stage == 1 else self.config.replay * self.common_p + (1 - self.config.replay) * self.rare_p
+        p = (
+            self.common_p
+            if stage == 1
+            else self.config.replay * self.common_p + (1 - self.config.replay) * self.rare_p
+        )
         classes = rng.choice(len(p), n, p=p)
         u = rng.random((n, 4))
         flips = rng.random(n) < 0.5
         mine = slice(rank, None, world)
-        picks = np.array([self.members[c][int(v * len(self.members[c]))] for c, v in zip(classes, u[:, 0], strict=True)])
+        picks = np.array(
+            [self.members[c][int(v * len(self.members[c]))] for c, v in zip(classes, u[:, 0], strict=True)]
+        )
         picks, u, flips = picks[mine], torch.from_numpy(u[mine]).float(), torch.from_numpy(flips[mine])
         x, y = self.x[picks], self.y[picks]
         share = self.config.crop + (1 - self.config.crop) * u[:, 1:2]
@@ -113,7 +131,9 @@ class Sampler:
         x = sample_times(x, at) * (1 + (2 * u[:, 3] - 1) * self.config.scale).view(-1, 1, 1, 1, 1)
         if self.config.mirror:
             flip = flips & (self.twin[y] >= 0)
-            x = torch.where(flip.view(-1, 1, 1, 1, 1), x[..., self.permutation, :] * x.new_tensor([-1.0, 1, 1]), x)
+            x = torch.where(
+                flip.view(-1, 1, 1, 1, 1), x[..., self.permutation, :] * x.new_tensor([-1.0, 1, 1]), x
+            )
             y = torch.where(flip, self.twin[y], y)
         return Batch(x=x * there[:, :, None, None, None], y=y, seconds=self.seconds[picks] * share[:, 0])
 
@@ -139,8 +159,20 @@ class Trainer:
     """A generator in training: everything that a checkpoint must hold to go on where it stopped."""
 
     def __init__(
-        self, generator: Generator, train: MotionSet, config: TrainingConfig, *, seed: int, rank: int = 0, world: int = 1
+        self,
+        generator: Generator,
+        train: MotionSet,
+        config: TrainingConfig,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
+        if config.batch < world:
+            raise InputError(
+                f"Training batch is {config.batch} for {world} processes; each needs at least 1 clip: raise batch or "
+                "use fewer workers."
+            )
         self.generator, self.config, self.seed, self.rank, self.world = generator, config, seed, rank, world
         self.device = next(generator.parameters()).device
         self.sampler = Sampler(train, generator.context, config, generator.frames, seed)
@@ -158,7 +190,9 @@ class Trainer:
         self.stage = stage
         rates = {"critic": self.config.critic_learning_rate}
         self.optimisers = {
-            name: torch.optim.Adam(ps, lr=rates.get(name, self.config.learning_rate), betas=(0.5, 0.99))
+            name: torch.optim.Adam(
+                ps, lr=rates.get(name, self.config.learning_rate), betas=(0.5, 0.99), fused=True
+            )
             for name, ps in self.generator.parameter_groups(stage).items()
         }
         for optimiser in self.optimisers.values():
@@ -183,7 +217,9 @@ class Trainer:
         # Noise is decided by (seed, step, rank), so that a resumed run repeats what an unbroken one does.
         torch.manual_seed(hash((self.seed, self.step, self.rank)) & 0x7FFFFFFF)
         batch = self.sampler.batch(self.step, stage, self.rank, self.world)
-        batch = Batch(x=batch.x.to(self.device), y=batch.y.to(self.device), seconds=batch.seconds.to(self.device))
+        batch = Batch(
+            x=batch.x.to(self.device), y=batch.y.to(self.device), seconds=batch.seconds.to(self.device)
+        )
         logged: dict[str, float] = {}
         weights = self.generator.config.loss_weights
         for group, optimiser in self.optimisers.items():
@@ -196,7 +232,8 @@ class Trainer:
             mine_weights = {k: weights[k] for k in self.generator.terms[group]}
             if not any(mine_weights.values()):
                 continue
-            loss = weighted_sum(terms, mine_weights)
+            # Terms are means over this process's clips: weighed so that their average is the mean over all.
+            loss = weighted_sum(terms, mine_weights) * (len(batch.y) * self.world / self.config.batch)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             average_gradients(mine)
@@ -204,7 +241,8 @@ class Trainer:
             optimiser.step()
         with torch.no_grad():
             decay = min(self.config.average, (1 + self.step) / (10 + self.step))
-            torch._foreach_lerp_(self.average, [p.detach() for p in self.generator.averaged()], 1 - decay)
+            for a, p in zip(self.average, self.generator.averaged(), strict=True):
+                a.lerp_(p, 1 - decay)
         self.step += 1
         return logged
 
@@ -254,4 +292,6 @@ def fit(trainer: Trainer) -> Iterator[Report]:
         if trainer.step % trainer.config.report_every == 0 or trainer.step == trainer.total_steps:
             metrics = {k: float(np.mean(v)) for k, v in sums.items()}
             sums = {}
-            yield Report(step=trainer.step, total_steps=trainer.total_steps, metrics=metrics, state=trainer.state)
+            yield Report(
+                step=trainer.step, total_steps=trainer.total_steps, metrics=metrics, state=trainer.state
+            )

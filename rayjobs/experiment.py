@@ -1,5 +1,6 @@
 """What train, generate, score and pipeline share: which beds a run has, and where each stage's objects lie.
 
+Keys in storage:
     runs/RUN/DATASET/BED/GENERATOR/{checkpoints,synthetic,tensorboard}      one per draw
     runs/RUN/DATASET/scores/ID.json                                       one per trained recogniser
     runs/RUN/DATASET/score-SPLIT.{json,parquet}                           the table
@@ -61,7 +62,9 @@ class Options(cli.Common):
                 )
             protocol = known[0]
         given = {"scarcity": self.scarcity, "shots": self.shots, "fraction": self.fraction, "seed": self.seed}
-        bed = replace(recipe.bed, protocol=protocol, split=self.split, **{k: v for k, v in given.items() if v})
+        bed = replace(
+            recipe.bed, protocol=protocol, split=self.split, **{k: v for k, v in given.items() if v}
+        )
         return replace(recipe, bed=bed, **({"draws": self.draws} if self.draws else {}))
 
 

@@ -1,6 +1,9 @@
 """Synthetic clips from a checkpoint: shards of Parquet over a pool of actors, resumable, the manifest last.
 
-    python -m rayjobs.generate --run demo --storage out --checkpoint runs/demo/generator --per-class 100
+    python -m rayjobs.generate --run demo --storage out --dataset sample --recipe demo
+    python -m rayjobs.generate --run extra --storage out --checkpoint runs/demo/.../step-000001200 --per-class 100
+
+The first form serves every draw of a run (see `rayjobs.generate_beds`), the second one checkpoint.
 
 One Ray Data row is one shard: its samples follow from its spec, an actor writes it as one object under a name that
 follows from the spec, too, and returns only statistics. What exists is done, so running the same command again is
@@ -25,7 +28,7 @@ from cluster.connect import Connection, cores, plan_resources
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet
 from motionsynth.skeleton import Skeleton
-from rayjobs import cli
+from rayjobs import cli, experiment
 from rayjobs.progress import Progress
 from storage import ConflictError, MissingError, Storage
 from storage.checkpoints import checkpoint_digest, load_checkpoint, read_config
@@ -48,24 +51,24 @@ Grade = Callable[[list[Motion]], list[Motion]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options(cli.Common):
-    """Generate synthetic clips from a checkpoint.
+class Options(experiment.Options):
+    """Generate synthetic clips for every draw of a run (--dataset, --recipe), or from one checkpoint.
 
     Attributes:
-        checkpoint: Its prefix in storage.
-        per_class: Clips for every class.
-        counts: Clips for single classes as LABEL=NUMBER, in place of --per-class.
-        seed: Of the whole request.
-        shard_size: Clips per Parquet file.
+        dataset: Name of a prepared dataset; not with --checkpoint.
+        checkpoint: Prefix of one checkpoint in storage; the clips then lie under runs/RUN/synthetic.
+        per_class: Clips for every class (with --dataset: for every rare class; default: the recipe's).
+        counts: Clips for single classes as LABEL=NUMBER, in place of --per-class; with --checkpoint.
+        shard_size: Clips per Parquet file; with --checkpoint.
         batch: Clips that the model makes at once; part of the request, since it can change the last bits.
         actors: Processes (default: one per core, or one per GPU).
         gpus_per_actor: 0 runs on CPUs; a fraction shares a GPU.
     """
 
-    checkpoint: str
+    dataset: str = ""
+    checkpoint: str = ""
     per_class: int = 0
     counts: tuple[str, ...] = ()
-    seed: int = 0
     shard_size: int = 256
     batch: int = 64
     actors: int | None = None
@@ -79,7 +82,14 @@ def prefix_of(run: str) -> str:
 
 def verb(options: Options) -> dict[str, Any]:
     """Run the command line's wish; see `generate`."""
+    if bool(options.checkpoint) == bool(options.dataset):
+        raise InputError(
+            "generate needs either --dataset with --recipe (every draw of a run) or --checkpoint (one checkpoint); "
+            f"got {'both' if options.dataset else 'neither'}."
+        )
     storage = options.open_storage()
+    if options.dataset:
+        return _all_draws(options, storage)
     num_classes = len(header_of(read_config(storage, options.checkpoint)).class_names)
     counts = parse_counts(options.counts, options.per_class, num_classes)
     request = request_for(
@@ -99,6 +109,25 @@ def verb(options: Options) -> dict[str, Any]:
         gpus_per_actor=options.gpus_per_actor,
     )
     report(result)
+    return result
+
+
+def _all_draws(options: Options, storage: Storage) -> dict[str, Any]:
+    from rayjobs.generate_beds import generate_beds, report_beds
+
+    recipe = options.chosen(storage)
+    if options.per_class:
+        recipe = dataclasses.replace(recipe, synthetic_per_class=options.per_class)
+    result = generate_beds(
+        storage,
+        options.dataset,
+        options.run,
+        recipe,
+        partial(options.connect, storage),
+        actors=options.actors,
+        gpus_per_actor=options.gpus_per_actor,
+    )
+    report_beds(result)
     return result
 
 

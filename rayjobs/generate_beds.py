@@ -47,7 +47,8 @@ def generate_beds(
         info = finished_checkpoint(storage, prefix)
         if info is None:
             raise InputError(
-                f"There is no finished training for {spec.key}; run `python -m rayjobs.train` with the same options first."
+                f"There is no finished training for {spec.key}; run `python -m rayjobs.train` with the same options "
+                "first."
             )
         bed = experiment.load_bed(storage, dataset, spec)
         wanted = bed.rare or tuple(range(bed.train.num_classes))
@@ -56,7 +57,12 @@ def generate_beds(
             shard_size=SHARD_SIZE,
         )  # fmt: skip
         made = generate(
-            storage, f"{prefix}/synthetic", request, connect=connect, actors=actors, gpus_per_actor=gpus_per_actor
+            storage,
+            f"{prefix}/synthetic",
+            request,
+            connect=connect,
+            actors=actors,
+            gpus_per_actor=gpus_per_actor,
         )
         picture = f"{prefix}/preview"
         if made["shards_made"] or not storage.exists(f"{picture}.png"):

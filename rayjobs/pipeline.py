@@ -1,4 +1,6 @@
-"""The whole job from one command: prepare, train, generate, preview, score; finished stages are skipped on re-run.
+"""The whole job from one command: prepare, train, generate, preview, score.
+
+Finished stages are skipped on re-run.
 
     python -m rayjobs.pipeline --dataset sample --recipe demo --storage demo_out --run demo
     python -m rayjobs.pipeline --dataset nucla --raw RAW_FOLDER --recipe motion_gan --storage out --run first

@@ -24,7 +24,15 @@ from cluster.connect import Connection, cores, plan_resources
 from motionsynth.beds import Bed, BedSpec
 from motionsynth.errors import InputError
 from motionsynth.protocol import (
-    PROTOCOL_VERSION, REAL_ARMS, RIVAL_ARMS, ScoreRecord, arms_of, bed_digest, for_bed, format_table, record_id,
+    PROTOCOL_VERSION,
+    REAL_ARMS,
+    RIVAL_ARMS,
+    ScoreRecord,
+    arms_of,
+    bed_digest,
+    for_bed,
+    format_table,
+    record_id,
     summarise,
 )  # fmt: skip
 from motionsynth.quality import format_quality
@@ -75,7 +83,12 @@ def verb(options: Options) -> dict[str, Any]:
     storage = options.open_storage()
     recipe = with_scores(options.chosen(storage), options.recogniser, options.seeds)
     result = score(
-        storage, options.dataset, options.run, recipe, lambda: options.connect(storage), workers=options.workers
+        storage,
+        options.dataset,
+        options.run,
+        recipe,
+        lambda: options.connect(storage),
+        workers=options.workers,
     )
     report(result)
     return {k: v for k, v in result.items() if k != "text"}
@@ -118,7 +131,12 @@ def plan_tasks(storage: Storage, dataset: str, run: str, recipe: Recipe) -> list
             for score_plan in recipe.scores[:1] if arm == QUALITY else recipe.scores:
                 for seed in range(1 if arm == QUALITY else score_plan.seeds):
                     key = record_id(
-                        bed_digest(bed, arm), arm, score_plan.training, seed, digest, recipe.synthetic_per_class
+                        bed_digest(bed, arm),
+                        arm,
+                        score_plan.training,
+                        seed,
+                        digest,
+                        recipe.synthetic_per_class,
                     )
                     task = Task(
                         id=key, bed=spec, arm=arm, training=score_plan.training, seed=seed,
@@ -184,17 +202,22 @@ def _tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
         arms += [asdict(s) for s in summaries]
         text.append(f"recogniser {name}\n{format_table(summaries)}")
         recalls += [
-            {"recogniser": name, "arm": arm, "rare_recalls": _rare_recalls([r for r in scarce if r.arm == arm])}
+            {
+                "recogniser": name,
+                "arm": arm,
+                "rare_recalls": _rare_recalls([r for r in scarce if r.arm == arm]),
+            }
             for arm in dict.fromkeys(r.arm for r in scarce)
         ]
         real = [r.macro for r in whole if r.arm == "strong"]
         for arm in dict.fromkeys(r.arm for r in whole if r.arm.startswith("tstr:")):
             fake = [r.macro for r in whole if r.arm == arm]
-            ratio = sum(fake) / len(fake) / (sum(real) / len(real))
-            tstr.append({"recogniser": name, "arm": arm, "tstr": sum(fake) / len(fake), "trtr": sum(real) / len(real), "ratio": ratio})  # fmt: skip
+            on_fake, on_real = sum(fake) / len(fake), sum(real) / len(real)
+            ratio = on_fake / on_real if on_real else math.nan
+            tstr.append({"recogniser": name, "arm": arm, "tstr": on_fake, "trtr": on_real, "ratio": ratio})
             text.append(
-                f"{arm}: macro {100 * tstr[-1]['tstr']:.1f} % trained on synthetic clips alone, "
-                f"{100 * tstr[-1]['trtr']:.1f} % on real ones: {ratio:.3f}"
+                f"{arm}: macro {100 * on_fake:.1f} % trained on synthetic clips alone, "
+                f"{100 * on_real:.1f} % on real ones: {ratio:.3f}"
             )
     return {"arms": arms, "rare_recalls": recalls, "tstr": tstr, "text": "\n\n".join(text)}
 
@@ -220,7 +243,12 @@ def _count_reading(storage: Storage, dataset: str, recipe: Recipe, reading: bool
 
 
 def _write(
-    storage: Storage, dataset: str, run: str, recipe: Recipe, result: Mapping[str, Any], records: Sequence[ScoreRecord]
+    storage: Storage,
+    dataset: str,
+    run: str,
+    recipe: Recipe,
+    result: Mapping[str, Any],
+    records: Sequence[ScoreRecord],
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -263,11 +291,13 @@ class Scorer:
         from storage.dataset import read_dataset
 
         if task.bed.key not in self.beds:
-            self.beds = {task.bed.key: BedTensors.of(experiment.load_bed(self.storage, self.dataset, task.bed))}
+            self.beds = {
+                task.bed.key: BedTensors.of(experiment.load_bed(self.storage, self.dataset, task.bed))
+            }
         if task.synthetic and task.synthetic not in self.synthetic:
             self.synthetic = {task.synthetic: read_dataset(self.storage, task.synthetic)[0]}
         bed, clips = self.beds[task.bed.key], self.synthetic.get(task.synthetic)
-        if task.arm == QUALITY:
+        if task.arm == QUALITY and clips is not None:
             record = quality_report(bed, clips, task.training, task.seed)
         else:
             record = score_arm(bed, task.arm, task.training, task.seed, clips, task.per_class).to_dict()
@@ -284,7 +314,7 @@ def _run_all(
     workers = min(workers or room, len(todo))
     logger.info(plan_resources(actors=workers, cpus_per_actor=1, tasks=0, cpus=connection.cpus))
     actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=3)(Scorer)
-    pool = [actor.remote(storage, dataset, prefix) for _ in range(workers)]
+    pool: list[Any] = [actor.remote(storage, dataset, prefix) for _ in range(workers)]
     # Neighbours in the list share a bed, so each actor converts few of them.
     waiting, running, failed = list(todo), {}, []
     with Progress("score", len(todo), "recognisers") as progress:
@@ -316,15 +346,22 @@ def report(result: Mapping[str, Any]) -> None:
         f"judged by the {where}\n\n{result['text']}"
     )
     names = result["class_names"]
-    wanted = {"strong", "ceiling"} | {a["arm"] for a in result["arms"] if a["arm"] not in (*REAL_ARMS, *RIVAL_ARMS)}
+    wanted = {"strong", "ceiling"} | {
+        a["arm"] for a in result["arms"] if a["arm"] not in (*REAL_ARMS, *RIVAL_ARMS)
+    }
     for name in dict.fromkeys(r["recogniser"] for r in result["rare_recalls"]):
         rows = [r for r in result["rare_recalls"] if r["recogniser"] == name and r["arm"] in wanted]
         print(f"\nrecall (%) of each class while it is rare, {name}: " + ", ".join(r["arm"] for r in rows))
         for c in rows[0]["rare_recalls"] if rows else ():
-            print(f"  {names[c]:<34}" + "  ".join(f"{100 * r['rare_recalls'].get(c, math.nan):5.1f}" for r in rows))
+            print(
+                f"  {names[c]:<34}"
+                + "  ".join(f"{100 * r['rare_recalls'].get(c, math.nan):5.1f}" for r in rows)
+            )
     print("\n" + format_quality(result["quality"]))
     if result["split"] == "test":
-        print(f"\nThe test half of '{result['dataset']}' has been read {result['test_readings']} times in this storage.")
+        print(
+            f"\nThe test half of '{result['dataset']}' was read {result['test_readings']} times in this storage."
+        )
     print(f"trained {result['trained']} recognisers in {result['seconds']:.0f} s")
 
 

@@ -10,6 +10,7 @@ number of workers, and never unpickled.
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 import time
@@ -20,11 +21,18 @@ from typing import Any
 
 from cluster.connect import Connection, cores, plan_resources
 from motionsynth.beds import BedSpec
+from motionsynth.errors import InputError
 from motionsynth.recipes import Recipe
 from rayjobs import cli, experiment
 from storage import Storage
 from storage.checkpoints import (
-    CheckpointInfo, latest_checkpoint, list_checkpoints, load_state, read_config, save_checkpoint, step_prefix,
+    CheckpointInfo,
+    latest_checkpoint,
+    list_checkpoints,
+    load_state,
+    read_config,
+    save_checkpoint,
+    step_prefix,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -98,13 +106,19 @@ def train(
         For each bed: prefix, steps and last metrics.
 
     Raises:
-        InputError: the workers do not fit, or the data cannot be used.
+        InputError: the workers do not fit, the data cannot be used, or the run was trained with other settings.
         JobError: trainings failed; the others are finished.
     """
     began = time.monotonic()
+    if not 1 <= workers <= recipe.training.batch:
+        raise InputError(
+            f"The number of workers is {workers}; it must be from 1 to the batch of {recipe.training.batch} clips, of "
+            "which each worker takes its share."
+        )
     todo = []
     for bed in recipe.beds:
         prefix = experiment.bed_prefix(run, dataset, bed, recipe.generator)
+        _refuse_other_settings(storage, prefix, run, bed, recipe)
         if finished_checkpoint(storage, prefix) is None:
             experiment.load_bed(storage, dataset, bed)  # bad input must show before anything starts
             todo.append(bed)
@@ -117,13 +131,31 @@ def train(
         if info is None:
             raise cli.JobError(f"Training on {bed.key} did not finish; run the same command again to go on.")
         config = read_config(storage, info.prefix)
-        beds.append({"bed": bed.key, "checkpoint": info.prefix, "step": info.step, "metrics": config["metrics"]})
+        beds.append(
+            {"bed": bed.key, "checkpoint": info.prefix, "step": info.step, "metrics": config["metrics"]}
+        )
     return {
         "beds": beds,
         "trained": len(todo),
         "generator": recipe.generator,
         "seconds": round(time.monotonic() - began, 2),
     }
+
+
+def _refuse_other_settings(storage: Storage, prefix: str, run: str, bed: BedSpec, recipe: Recipe) -> None:
+    """A checkpoint of other settings must neither be gone on from nor pass for the result of these."""
+    for info in list_checkpoints(storage, f"{prefix}/checkpoints")[-1:]:
+        config = read_config(storage, info.prefix)
+        for part, now in (("training", recipe.training), ("generator_config", recipe.generator_config)):
+            had, want = config.get(part, {}), json.loads(json.dumps(asdict(now)))
+            # How often it reports does not change a training; a setting that is new in the code has no other value.
+            differ = [k for k in want if k in had and had[k] != want[k] and k != "report_every"]
+            if differ:
+                listed = ", ".join(f"{k} {had[k]} there, {want[k]} now" for k in differ)
+                raise InputError(
+                    f"Run '{run}' already holds a training on {bed.key} with other settings ({listed}); give the same "
+                    "settings, or choose another --run."
+                )
 
 
 def _run_all(
@@ -142,7 +174,10 @@ def _run_all(
             gpus=connection.gpus,
         )
     )  # fmt: skip
-    print(f"training {recipe.generator} on {len(todo)} draws, {at_once} at a time, {workers} workers each", flush=True)
+    print(
+        f"training {recipe.generator} on {len(todo)} draws, {at_once} at a time, {workers} workers each",
+        flush=True,
+    )
     # Train's driver only waits, so it holds no CPU: a CPU held by a waiting driver is one that its workers never get.
     fit_one = ray.remote(num_cpus=0, max_retries=2)(_fit_one)
     waiting = list(todo)
@@ -166,7 +201,13 @@ def _run_all(
 
 
 def _fit_one(
-    storage: Storage, dataset: str, run: str, recipe: Recipe, bed: BedSpec, workers: int, gpus_per_worker: float
+    storage: Storage,
+    dataset: str,
+    run: str,
+    recipe: Recipe,
+    bed: BedSpec,
+    workers: int,
+    gpus_per_worker: float,
 ) -> None:
     """One TorchTrainer, to its end."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -195,11 +236,12 @@ def _loop(config: Mapping[str, Any]) -> None:
     """What each Train worker runs."""
     import ray.train
     import torch
+    from ray.train.torch import get_device
 
     # One thread: the same sums on every machine, and as many processes as cores.
     torch.set_num_threads(1)
     context = ray.train.get_context()
-    device = ray.train.torch.get_device()
+    device = get_device()
 
     def tell(metrics: dict[str, float]) -> None:
         ray.train.report(metrics)
@@ -286,7 +328,9 @@ class _Board:
 def report(result: Mapping[str, Any]) -> None:
     """The result for people."""
     for bed in result["beds"]:
-        terms = "  ".join(f"{k.split('/')[-1]} {v:.3f}" for k, v in bed["metrics"].items() if k.startswith("generator"))
+        terms = "  ".join(
+            f"{k.split('/')[-1]} {v:.3f}" for k, v in bed["metrics"].items() if k.startswith("generator")
+        )
         print(f"{bed['bed']}: step {bed['step']}  {terms}")
     print(f"trained {result['trained']} of {len(result['beds'])} draws in {result['seconds']:.0f} s")
 

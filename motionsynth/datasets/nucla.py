@@ -1,8 +1,8 @@
 """Northwestern-UCLA Multiview Action 3D: 10 actions, 10 people, 3 Kinects that film at the same time.
 
 The cameras look down at different angles; `CAMERA_PITCH` is taken out, so that y is up in all three views.
-Right-handed (in 1,480 of 1,484 clips the feet point to up x right). Tracking jumps stay too: 266 clips have one above 20 m/s and
-`motion.repair_jumps` cures 3 of them, because most are lasting displacements and not spikes.
+Right-handed (in 1,480 of 1,484 clips the feet point to up x right). Tracking jumps stay: 266 clips have
+one above 20 m/s and `motion.repair_jumps` cures 3 of them, because most are lasting displacements and not spikes.
 Two traps are mended or named here: see `ACTOR` and the note of the split `cross_view`.
 """
 

@@ -33,7 +33,9 @@ def build_config(name: str, values: Mapping[str, Any]) -> Any:
     """
     config = _classes(name)[1]
     if unknown := sorted(set(values) - set(config.__slots__)):
-        raise InputError(f"Generator '{name}' has no setting {unknown}. Known: {', '.join(config.__slots__)}.")
+        raise InputError(
+            f"Generator '{name}' has no setting {unknown}. Known: {', '.join(config.__slots__)}."
+        )
     return config(**values)
 
 
@@ -53,7 +55,9 @@ def load_generator(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> 
         InputError: the tensors are not those of the config.
     """
     context = Context.from_dict(config["context"])
-    generator = build_generator(config["generator"], build_config(config["generator"], config["generator_config"]), context)
+    generator = build_generator(
+        config["generator"], build_config(config["generator"], config["generator_config"]), context
+    )
     try:
         generator.load_state_dict(dict(tensors))
     except RuntimeError as e:

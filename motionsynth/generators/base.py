@@ -33,7 +33,8 @@ class Context:
         rare: Classes that are short of clips.
         nearest: For each class, the most similar common class (itself if it is common); a rare class's
             embedding starts there.
-        shapes: For each class, the (num_frames, num_persons) of its real clips; lengths are sampled from it.
+        shapes: For each class, the (num_frames at `fps`, persons ever present) of its real clips; lengths are
+            sampled from it.
         fps: Frames per second of the dataset.
         bone_mean, bone_std: Log bone lengths over training clips, [V - 1].
         rest: Mean bone direction over training clips, [V - 1] of unit xyz.
@@ -89,14 +90,29 @@ def fit_context(train: MotionSet, rare: Sequence[int] = ()) -> Context:
     skeleton = train.skeleton
     clips = [canonical(repair_jumps(m.positions, m.fps), skeleton) for m in train.motions]
     there = [present(c) for c in clips]
-    lengths = np.stack([np.log(np.median(bone_lengths(c[0][s[0]], skeleton), 0).clip(1e-3)) for c, s in zip(clips, there, strict=True)])
-    spread = [np.square(c[0] - c[0][:, skeleton.root, None])[s[0]].sum(-1).mean() for c, s in zip(clips, there, strict=True)]
+    lengths = np.stack(
+        [
+            np.log(np.median(bone_lengths(c[0][s[0]], skeleton), 0).clip(1e-3))
+            for c, s in zip(clips, there, strict=True)
+        ]
+    )
+    spread = [
+        np.square(c[0] - c[0][:, skeleton.root, None])[s[0]].sum(-1).mean()
+        for c, s in zip(clips, there, strict=True)
+    ]
     child, parent = np.array(skeleton.bones).T
-    bones = np.mean([(c[0][s[0]][:, child] - c[0][s[0]][:, parent]).mean(0) for c, s in zip(clips, there, strict=True)], 0)
+    bones = np.mean(
+        [(c[0][s[0]][:, child] - c[0][s[0]][:, parent]).mean(0) for c, s in zip(clips, there, strict=True)], 0
+    )
     rest = bones / np.linalg.norm(bones, axis=-1, keepdims=True).clip(1e-6)
     poses = np.stack([resample(c[:1], 16).ravel() for c in clips])
     labels = train.labels
-    centres = np.stack([poses[labels == c].mean(0) if (labels == c).any() else np.full(poses.shape[1], np.inf) for c in range(train.num_classes)])
+    centres = np.stack(
+        [
+            poses[labels == c].mean(0) if (labels == c).any() else np.full(poses.shape[1], np.inf)
+            for c in range(train.num_classes)
+        ]
+    )
     common = [c for c in range(train.num_classes) if c not in rare and (labels == c).any()]
     nearest = []
     for c in range(train.num_classes):
@@ -104,8 +120,15 @@ def fit_context(train: MotionSet, rare: Sequence[int] = ()) -> Context:
             nearest.append(c)
         else:
             nearest.append(int(common[np.argmin(np.square(centres[common] - centres[c]).sum(1))]))
+    fps = float(np.median([m.fps for m in train.motions]))
+    # Persons who are zeros from end to end are padding (CTR-GCN and NTU files pad to two), not people.
     shapes = tuple(
-        tuple((m.num_frames, m.num_persons) for m in train.motions if m.label == c) for c in range(train.num_classes)
+        tuple(
+            (max(2, round(m.num_frames / m.fps * fps)), int(s.any(1).sum()))
+            for m, s in zip(train.motions, there, strict=True)
+            if m.label == c
+        )
+        for c in range(train.num_classes)
     )
     return Context(
         dataset=train.dataset,
@@ -115,7 +138,7 @@ def fit_context(train: MotionSet, rare: Sequence[int] = ()) -> Context:
         rare=tuple(int(c) for c in rare),
         nearest=tuple(nearest),
         shapes=shapes,
-        fps=float(np.median([m.fps for m in train.motions])),
+        fps=fps,
         bone_mean=tuple(lengths.mean(0).tolist()),
         bone_std=tuple((lengths.std(0) + 0.01).tolist()),
         rest=tuple((float(a), float(b), float(c)) for a, b, c in rest),
@@ -178,7 +201,9 @@ class Generator(nn.Module):
         """One clip for each request, in order."""
         raise NotImplementedError
 
-    def to_motion(self, request: SampleRequest, positions: np.ndarray, parent_id: str | None = None) -> Motion:
+    def to_motion(
+        self, request: SampleRequest, positions: np.ndarray, parent_id: str | None = None
+    ) -> Motion:
         """Wrap positions [M, T, V, 3] (metres) as the synthetic clip that was asked for."""
         c = self.context
         return Motion(
@@ -203,7 +228,7 @@ class Generator(nn.Module):
 
 def request_rng(request: SampleRequest) -> np.random.Generator:
     """The random stream of one request."""
-    return np.random.Generator(np.random.Philox(key=request.seed & (2**64 - 1)))
+    return np.random.Generator(np.random.Philox(key=int(request.seed) & (2**64 - 1)))
 
 
 def normal(rngs: Sequence[np.random.Generator], size: int) -> Tensor:

@@ -22,10 +22,12 @@ class RecogniserInfo:
 class Recogniser(nn.Module):
     """Maps canonical clips [B, M, T, V, 3] (metres; absent persons all zero) to logits [B, K].
 
-    A subclass gives `frames` (the clip length it reads), `features` (penultimate, [B, F]) and `classify` (features -> logits).
+    A subclass gives `frames` (the clip length it reads), `features` (penultimate, [B, F]), `head` (what maps them to
+    logits; the feature arm of the protocol trains it further) and `classify` (`head` with its dropout).
     """
 
     frames: int
+    head: nn.Module
     parents_V: Tensor
 
     def __init__(self, info: RecogniserInfo) -> None:
@@ -66,6 +68,6 @@ class Recogniser(nn.Module):
         """Element-wise maximum over the persons that are there, [B, M, F] -> [B, F]."""
         if features_BMF.shape[1] == 1:
             return features_BMF[:, 0]
-        gone = ~seen_BM.clone()
-        gone[:, 0] = False
+        gone = ~seen_BM
+        gone[:, 0] &= seen_BM.any(1)  # an empty clip keeps one person: the maximum over nobody is -inf
         return features_BMF.masked_fill(gone[..., None], -torch.inf).amax(1)

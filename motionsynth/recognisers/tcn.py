@@ -23,7 +23,10 @@ class TCN(Recogniser):
         self.stem = nn.Sequential(nn.Conv1d(info.skeleton.num_joints * 9, c, 1), nn.BatchNorm1d(c), nn.ReLU())
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                nn.Conv1d(c, c, 5, stride=stride, padding=2), nn.BatchNorm1d(c), nn.ReLU(), nn.Dropout(dropout)
+                nn.Conv1d(c, c, 5, stride=stride, padding=2),
+                nn.BatchNorm1d(c),
+                nn.ReLU(),
+                nn.Dropout(dropout),
             )
             for stride in (1, 2, 2)
         )

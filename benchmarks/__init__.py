@@ -1,0 +1,1 @@
+"""How fast it is: `python -m benchmarks.generate` and `python -m benchmarks.train`, from the repository's root."""

@@ -1,0 +1,148 @@
+"""The benchmarks run, count right and refuse to compare what does not compare."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import generate as bench
+from benchmarks import train as train_bench
+from benchmarks.motions import random_bodies
+from benchmarks.report import table, write_json
+from motionsynth.errors import InputError
+from motionsynth.generators import GENERATORS
+from motionsynth.motion import invalid_reason
+from motionsynth.recognisers import RECOGNISERS
+
+SMALL = {"width": 64, "critic_width": 16, "style": 8, "noise": 4, "action": 8, "frames": 16}
+
+
+def small(**changes: Any) -> bench.Settings:
+    values = {
+        "clips": (24, 48),
+        "repeats": 1,
+        "shard_size": 8,
+        "batch": 4,
+        "generator_config": SMALL,
+        "every": 50,
+    }
+    return bench.Settings(**(values | changes))
+
+
+def test_all_ways_write_the_same_shards(ray_local: None) -> None:
+    lines: list[str] = []
+    settings = small(ways=("plain", "bare x1", "job x1"), clips=(24,))
+    result = bench.measure(settings, run=bench.run_once, tell=lines.append)
+    assert [(r["way"], r["clips"]) for r in result["sizes"]] == [
+        ("plain", 24),
+        ("bare x1", 24),
+        ("job x1", 24),
+    ]
+    assert len({r["digest"] for r in result["runs"]}) == 1 and len(lines) == 3
+    assert len({r["bytes"] for r in result["runs"]}) == 1 and result["runs"][0]["bytes"] > 1000
+    assert all(
+        r["seconds"] > 0 and r["driver_peak_mib"] >= r["driver_start_mib"] > 10 for r in result["runs"]
+    )
+    assert result["marginal"] == []
+    json.dumps(result)
+
+
+def fake_run(digest: str = "same") -> Any:
+    """Plain costs 2 ms a clip, the others 1 ms and 10 s to start; their driver grows by a byte-sized 3 MiB."""
+
+    def run(way: str, clips: int, uri: str, settings: bench.Settings) -> dict[str, Any]:
+        Path(uri, "out").mkdir()
+        seconds = 0.002 * clips if way == "plain" else 10 + 0.001 * clips
+        return {
+            "way": way, "clips": clips, "seconds": seconds, "steady": 2.0, "bytes": 10 * clips,
+            "driver_start_mib": 100.0, "driver_peak_mib": 110.0 + (3.0 if clips > 24 else 0.0), "load": 0.0,
+            "digest": "other" if way == digest else "same",
+        }  # fmt: skip
+
+    return run
+
+
+def test_marginal_cost_leaves_the_start_out() -> None:
+    result = bench.measure(small(ways=("plain", "job x2"), clips=(24, 30, 48), repeats=3), run=fake_run())
+    plain, job = result["marginal"]
+    assert (
+        plain["relative"] == 1
+        and plain["ms/clip"] == pytest.approx(2)
+        and plain["start s"] == pytest.approx(0)
+    )
+    assert job["relative"] == pytest.approx(0.5) and job["start s"] == pytest.approx(10)
+    assert job["driver growth MiB"] == pytest.approx(3)
+    assert len(result["runs"]) == 3 * 3 * 2
+    firsts = [r["way"] for r in result["runs"]][::2]
+    assert {"plain", "job x2"} == set(firsts), "the ways must take turns in going first"
+
+
+def test_ways_that_write_other_bytes_are_not_compared() -> None:
+    with pytest.raises(InputError, match="wrote different shards for the same 24 clips"):
+        bench.measure(small(ways=("plain", "job x1")), run=fake_run(digest="job x1"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"clips": (48, 24)}, r"sizes are \(48, 24\); give ascending"),
+        ({"clips": ()}, "give ascending"),
+        ({"repeats": 0}, "repeats is 0"),
+        ({"ways": ("plain", "magic")}, "Unknown way 'magic'. Known: plain, bare x1"),
+    ],
+)
+def test_wrong_settings_of_generate(change: dict, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        small(**change)
+
+
+def test_driver_memory_sees_what_comes_and_goes() -> None:
+    with bench.DriverMemory() as memory:
+        block = np.ones(16 << 20)
+        time.sleep(3 * bench.SAMPLE_SECONDS)
+        del block
+    assert memory.start is not None and memory.peak is not None
+    assert 100 < memory.peak - memory.start < 400
+
+
+def test_every_model_is_measured() -> None:
+    settings = train_bench.Settings(repeats=1, seconds=0.0, batch=4, small=True)
+    rows = train_bench.measure(settings)["rows"]
+    wanted = dict.fromkeys(RECOGNISERS, ("training", "inference"))
+    wanted |= dict.fromkeys(GENERATORS, ("training", "sampling"))
+    for model, kinds in wanted.items():
+        for kind in kinds:
+            mine = [r for r in rows if (r["model"], r["what"]) == (model, kind)]
+            assert len({r["shape"] for r in mine}) == 2 and all(r["clips/s"] > 0 for r in mine), (model, kind)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [({"repeats": 0}, "repeats is 0"), ({"device": "tpu"}, "device is 'tpu'; allowed")],
+)
+def test_wrong_settings_of_train(change: dict, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        train_bench.Settings(**change)
+
+
+def test_random_bodies_are_valid_motions() -> None:
+    motions = random_bodies("kinect25", 2, 64, classes=3, clips=6)
+    assert motions.num_persons == 2 and motions.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert all(invalid_reason(m, motions.skeleton) is None for m in motions.motions)
+
+
+def test_table_and_json(tmp_path: Path) -> None:
+    rows = [{"way": "plain", "clips": 65536, "s": 1.23456}, {"way": "a", "clips": 1, "s": None}]
+    assert table(rows).splitlines() == [
+        "way     clips      s",
+        "plain  65,536  1.235",
+        "a           1      -",
+    ]
+    write_json(tmp_path / "r.json", {"rows": rows})
+    assert json.loads((tmp_path / "r.json").read_text())["rows"] == rows
+    write_json(None, {})

@@ -1,0 +1,172 @@
+"""Scoring: every record is trained once, the test half is counted, what is missing is one sentence."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.connect import Connection, connect
+from motionsynth.beds import BedSpec
+from motionsynth.errors import InputError
+from motionsynth.motion import MotionSet
+from motionsynth.protocol import ScoreRecord, summarise
+from motionsynth.recipes import Recipe, ScorePlan, get_recipe
+from motionsynth.rivals import interpolate_clips
+from motionsynth.splits import Split
+from rayjobs import experiment, score
+from storage import Storage
+from storage.dataset import write_dataset
+from storage.header import Header
+from tests.tiny_motion import make_tiny_set
+
+SPLIT = Split(name="cross_subject", by="subject", train=("01", "02", "03"), test=("04",))
+
+
+def join() -> Connection:
+    return connect("local")
+
+
+def never() -> NoReturn:
+    raise AssertionError("Ray was asked for though there is nothing to do")
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    """The tiny set, prepared."""
+    motions = make_tiny_set(2)
+    made = Storage(tmp_path / "out")
+    write_dataset(made, "data/tiny", motions, Header.of(motions, splits=(SPLIT.to_dict(),)))
+    return made
+
+
+def recipe_of(split: str = "test", draws: int = 2, **bed) -> Recipe:
+    return replace(
+        get_recipe("debug"),
+        draws=draws,
+        bed=BedSpec(**{"shots": 3, "split": split} | bed),
+    )
+
+
+def synthesise(storage: Storage, recipe: Recipe, run: str = "r", count: int = 4) -> None:
+    """Clips under the run, as if its generator had made them."""
+    for spec in recipe.beds:
+        bed = experiment.load_bed(storage, "tiny", spec)
+        wanted = dict.fromkeys(bed.rare or range(3), count)
+        made: MotionSet = replace(bed.train, motions=tuple(interpolate_clips(bed.train, wanted, seed=1)))
+        prefix = f"{experiment.bed_prefix(run, 'tiny', spec, recipe.generator)}/synthetic"
+        write_dataset(storage, prefix, made, Header.of(made))
+
+
+def test_missing_clips_are_one_sentence(storage: Storage) -> None:
+    with pytest.raises(
+        InputError, match="no synthetic clips for cross_subject-test-rare-k3-s0-d0; run .*generate"
+    ):
+        score.score(storage, "tiny", "r", recipe_of(), never)
+    # Nothing was read that counts.
+    assert not storage.exists("data/tiny-test-readings.json")
+
+
+def test_tasks_are_planned_once(storage: Storage) -> None:
+    recipe = recipe_of(draws=3)
+    synthesise(storage, recipe)
+    tasks = [t for t, _ in score.plan_tasks(storage, "tiny", "r", recipe)]
+    arms = ["weak", "strong", "interpolation", "feature", "motion_gan", "ceiling", score.QUALITY]
+    assert [t.arm for t in tasks] == arms * 3
+    ids = {}
+    for t in tasks:
+        ids.setdefault(t.arm, set()).add(t.id)
+    # All test draws have one ceiling between them.
+    assert {arm: len(i) for arm, i in ids.items()} == dict.fromkeys(arms, 3) | {"ceiling": 1}
+    assert {t.arm for t in tasks if t.synthetic} == {"motion_gan", score.QUALITY}
+    again = [t.id for t, _ in score.plan_tasks(storage, "tiny", "r", recipe)]
+    assert again == [t.id for t in tasks]
+
+    # Other synthetic clips: new records for the arms that use them, the old ones for the others.
+    synthesise(storage, recipe, run="other", count=5)
+    other = [t for t, _ in score.plan_tasks(storage, "tiny", "other", recipe)]
+    changed = {a.arm for a, b in zip(tasks, other, strict=True) if a.id != b.id}
+    assert changed == {"motion_gan", score.QUALITY}
+
+    two = replace(recipe, scores=(ScorePlan(training=recipe.scores[0].training, seeds=2),))
+    more = [t for t, _ in score.plan_tasks(storage, "tiny", "r", two)]
+    assert {t.id for t in tasks} < {t.id for t in more}
+    assert sum(t.arm == score.QUALITY for t in more) == 3  # a set is measured once
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_second_run_trains_nothing_and_the_test_half_is_counted(
+    storage: Storage, ray_local: None, capsys: pytest.CaptureFixture
+) -> None:
+    recipe = recipe_of()
+    synthesise(storage, recipe)
+    first = score.score(storage, "tiny", "r", recipe, join, workers=1)
+    # 6 arms and the quality of the set in 2 draws, with one ceiling for both.
+    assert first["trained"] == 13 and first["test_readings"] == 1
+    again = score.score(storage, "tiny", "r", recipe, never)
+    assert again["trained"] == 0 and again["test_readings"] == 1
+    untimed = ("seconds", "trained")
+    assert {k: v for k, v in again.items() if k not in untimed} == {
+        k: v for k, v in first.items() if k not in untimed
+    }
+
+    # What is stored says the same as what was returned.
+    base = "runs/r/tiny/score-test"
+    stored = json.loads(storage.read(f"{base}.json"))
+    assert (
+        stored["arms"] == json.loads(json.dumps(score.cli.plain(first["arms"])))
+        and len(stored["quality"]) == 2
+    )
+    rows = pq.read_table(io.BytesIO(storage.read(f"{base}.parquet"))).to_pylist()
+    assert len(rows) == 12 and {r["arm"] for r in rows} == {a["arm"] for a in first["arms"]}
+    table = {s.arm: s for s in summarise([ScoreRecord.from_dict(r) for r in rows])}
+    for a in first["arms"]:
+        assert a["runs"] == 2 and a["rare_recall"]["mean"] == table[a["arm"]].rare_recall.mean
+    assert any("tfevents" in o.key for o in storage.list(f"{base}-tensorboard"))
+    score.report(first)
+    shown = capsys.readouterr().out
+    rare = experiment.load_bed(storage, "tiny", recipe.beds[0]).rare[0]
+    assert "was read 1 times" in shown and "motion_gan" in shown and first["class_names"][rare] in shown
+
+    # A lost record is trained again, alone, and comes out the same; that is another reading.
+    (lost,) = [
+        t.id
+        for t, b in score.plan_tasks(storage, "tiny", "r", recipe)
+        if t.arm == "strong" and b.spec.draw == 1
+    ]
+    before = json.loads(storage.read(f"runs/r/tiny/scores/{lost}.json"))
+    storage.delete(f"runs/r/tiny/scores/{lost}.json")
+    third = score.score(storage, "tiny", "r", recipe, join, workers=1)
+    assert third["trained"] == 1 and third["test_readings"] == 2
+    after = json.loads(storage.read(f"runs/r/tiny/scores/{lost}.json"))
+    assert before | {"seconds": 0} == after | {"seconds": 0}
+
+
+def test_records_of_classes_that_nobody_shows_make_a_table() -> None:
+    """Null in JSON, NaN in the table; the other draws still count."""
+    record = ScoreRecord(
+        protocol=1, dataset="d", bed="b", draw=0, split="test", arm="strong", recogniser="tcn", seed=0, top1=0.5,
+        macro=0.5, rare_recall=math.nan, recalls=(0.5, math.nan), rare=(1,), confusion=((1, 1), (0, 0)), real_clips=3,
+        synthetic_clips=0, steps=1, seconds=0.0,
+    )  # fmt: skip
+    stored = json.loads(json.dumps(score.cli.plain(record.to_dict()), allow_nan=False))
+    shown = replace(record, draw=1, rare=(0,), rare_recall=0.5)
+    tables = score._tables([ScoreRecord.from_dict(stored), shown], recipe_of())
+    assert tables["rare_recalls"][0]["rare_recalls"] == {0: 0.5}
+    (strong,) = tables["arms"]
+    assert strong["rare_recall"]["mean"] == 50 and strong["rare_recall"]["n"] == 1
+
+
+def test_a_recogniser_that_the_recipe_lacks_is_named() -> None:
+    recipe = get_recipe("motion_gan")
+    only = score.with_scores(recipe, "tacnn", 1)
+    assert [(p.training.recogniser, p.seeds) for p in only.scores] == [("tacnn", 1)]
+    with pytest.raises(InputError, match="no recogniser 'lstm'. Known: tcn, tacnn"):
+        score.with_scores(recipe, "lstm", 0)

@@ -1,0 +1,167 @@
+"""Training a recogniser: the seed decides, real clips keep their share, and what is bad input says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from motionsynth import recognition
+from motionsynth.errors import InputError
+from motionsynth.motion import Motion, MotionSet, canonical, rotate_y
+from motionsynth.recognisers import RecogniserInfo
+from motionsynth.recognition import (
+    STORED_FRAMES,
+    ClipTensors,
+    RecogniserTraining,
+    predict,
+    to_tensors,
+    train_recogniser,
+)
+from tests.tiny_pairs import make_pair_set
+
+QUICK = RecogniserTraining(steps=6, batch=8)
+
+
+def info_of(motions: MotionSet) -> RecogniserInfo:
+    return RecogniserInfo(
+        skeleton=motions.skeleton, num_classes=motions.num_classes, num_persons=motions.num_persons
+    )
+
+
+def train(motions: MotionSet, config: RecogniserTraining = QUICK, seed: int = 0, synthetic=None):
+    clips = to_tensors(motions, motions.num_persons)
+    return train_recogniser(clips, info_of(motions), motions.class_names, config, seed, synthetic)
+
+
+def test_clips_become_canonical_and_padded(tiny_set: MotionSet) -> None:
+    clips = to_tensors(tiny_set, 2)
+    assert clips.x.shape == (24, 2, STORED_FRAMES, 20, 3) and clips.x.dtype == torch.float32
+    assert (clips.x[:, 1] == 0).all() and clips.y.tolist() == tiny_set.labels.tolist()
+    first = canonical(tiny_set.motions[5].positions, tiny_set.skeleton)
+    np.testing.assert_allclose(clips.x[5, 0, [0, -1]], first[0, [0, -1]], atol=1e-5)
+    turned = replace(
+        tiny_set,
+        motions=tuple(
+            replace(m, positions=rotate_y(m.positions, 1.0) + np.float32(2)) for m in tiny_set.motions
+        ),
+    )
+    # Where a person stands and looks is not what a class is.
+    torch.testing.assert_close(to_tensors(turned, 2).x, clips.x, atol=1e-4, rtol=0)
+
+
+def test_a_second_person_keeps_its_place() -> None:
+    pairs = make_pair_set()
+    clips = to_tensors(pairs, 2)
+    gap = (clips.x[:, 1] - clips.x[:, 0])[:, 0, pairs.skeleton.root].norm(dim=-1)
+    raw = [
+        np.linalg.norm(np.diff(m.positions[:, 0, pairs.skeleton.root], axis=0)) for m in pairs.motions[:16]
+    ]
+    np.testing.assert_allclose(gap[:16], raw, atol=1e-4)
+
+
+def test_same_seed_same_weights(tiny_set: MotionSet) -> None:
+    a, b, c = (train(tiny_set, seed=s).state_dict() for s in (1, 1, 2))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert any(not torch.equal(a[k], c[k]) for k in a)
+    assert not train(tiny_set).training
+
+
+def test_learns_the_tiny_set(tiny_set: MotionSet) -> None:
+    model = train(tiny_set, RecogniserTraining(steps=60, batch=24))
+    probabilities, features = predict(model, to_tensors(tiny_set, 1), batch=7)
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+    assert (probabilities.argmax(1) == tiny_set.labels).mean() > 0.9
+    assert features.shape[0] == 24
+    np.testing.assert_allclose(predict(model, to_tensors(tiny_set, 1))[0], probabilities, atol=1e-5)
+
+
+def test_average_0_evaluates_the_last_weights(tiny_set: MotionSet) -> None:
+    last = train(tiny_set, replace(QUICK, average=0.0)).state_dict()
+    mean = train(tiny_set, replace(QUICK, average=0.9)).state_dict()
+    assert any(not torch.allclose(last[k].float(), mean[k].float()) for k in last)
+
+
+def watch(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """The batches that training sees, by the number hidden in each clip's first coordinate."""
+    seen: list[np.ndarray] = []
+    original = recognition.augment
+
+    def spy(x, y, *args):
+        seen.append(x[:, 0, 0, 0, 0].round().long().numpy())
+        return original(x, y, *args)
+
+    monkeypatch.setattr(recognition, "augment", spy)
+    return seen
+
+
+def marked(motions: MotionSet, number: float, classes: tuple[int, ...]) -> ClipTensors:
+    clips = to_tensors(motions, 1)
+    clips.x[:, 0, 0, 0, 0] = number
+    return clips.select(np.flatnonzero(np.isin(motions.labels, classes)))
+
+
+def test_real_clips_keep_their_half_and_the_tail(
+    tiny_set: MotionSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = watch(monkeypatch)
+    config = RecogniserTraining(steps=20, batch=60, synthetic_share=0.4, real_only_tail=0.25)
+    real, fake = marked(tiny_set, 0, (0, 1, 2)), marked(tiny_set, 7, (1,))
+    train_recogniser(real, info_of(tiny_set), tiny_set.class_names, config, 0, fake)
+    share = [float((b == 7).mean()) for b in seen]
+    assert len(share) == 20 and all(len(b) == 60 for b in seen)
+    # One class of three has synthetic clips: 0.4 of its third.
+    assert np.mean(share[:15]) == pytest.approx(0.4 / 3, abs=0.04)
+    assert share[15:] == [0.0] * 5
+
+
+def test_a_class_without_real_clips_is_learnt_from_synthetic_ones(
+    tiny_set: MotionSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = watch(monkeypatch)
+    real, fake = marked(tiny_set, 0, (0, 1)), marked(tiny_set, 7, (2,))
+    train_recogniser(real, info_of(tiny_set), tiny_set.class_names, replace(QUICK, batch=60), 0, fake)
+    assert np.mean([(b == 7).mean() for b in seen]) == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_classes_are_balanced(tiny_set: MotionSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watch(monkeypatch)
+    real = marked(tiny_set, 0, (0, 1, 2))
+    many = ClipTensors(x=real.x[real.y > 0].repeat(5, 1, 1, 1, 1), y=real.y[real.y > 0].repeat(5))
+    few = marked(tiny_set.select(range(2)), 9, (0,))
+    both = ClipTensors(x=torch.cat([many.x, few.x]), y=torch.cat([many.y, few.y]))
+    train_recogniser(both, info_of(tiny_set), tiny_set.class_names, replace(QUICK, batch=90), 0)
+    assert np.mean([(b == 9).mean() for b in seen]) == pytest.approx(1 / 3, abs=0.08)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"synthetic_share": 0.6}, "synthetic_share is 0.6; it must lie between 0 and 0.5"),
+        ({"steps": 0}, "steps is 0"),
+        ({"batch": 1}, "batch is 1"),
+        ({"real_only_tail": 1.0}, "real_only_tail is 1.0"),
+        ({"average": 1.0}, "average is 1.0"),
+    ],
+)
+def test_wrong_training_is_one_sentence(change: dict, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        RecogniserTraining(**change)
+
+
+def test_one_class_is_not_enough(tiny_set: MotionSet) -> None:
+    with pytest.raises(InputError, match="Only 1 of 3 classes has a training clip"):
+        train(tiny_set.select(np.flatnonzero(tiny_set.labels == 1)))
+
+
+def test_a_late_clip_cannot_be_told_from_the_batch_it_is_predicted_in() -> None:
+    """Two persons, one person, padded: one network predicts them all, each as if alone."""
+    pairs = make_pair_set()
+    model = train(pairs)
+    whole, _ = predict(model, to_tensors(pairs, 2))
+    for i in (0, 16, 17):
+        alone: Motion = pairs.motions[i]
+        one = replace(pairs, motions=(alone,))
+        np.testing.assert_allclose(predict(model, to_tensors(one, 2))[0][0], whole[i], atol=1e-5)

@@ -1,0 +1,31 @@
+"""Every registered generator in its debug size."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from motionsynth.generators import Generator, build_config, build_generator, fit_context
+from motionsynth.motion import MotionSet
+from motionsynth.recipes import debug
+
+SIZES = ("width", "critic_width", "style", "noise", "action", "frames")
+
+
+def small_config(name: str, **changes: Any) -> Any:
+    """The debug recipe's sizes, as far as this generator has them."""
+    known = {f.name for f in dataclasses.fields(type(build_config(name, {})))}
+    sizes = {
+        k: v for k, v in dataclasses.asdict(debug().generator_config).items() if k in SIZES and k in known
+    }
+    return build_config(name, sizes | changes)
+
+
+def small_generator(
+    name: str, motions: MotionSet, rare: tuple[int, ...] = (), seed: int = 0, **changes: Any
+) -> Generator:
+    """Fresh weights, in training mode."""
+    torch.manual_seed(seed)
+    return build_generator(name, small_config(name, **changes), fit_context(motions, rare))
