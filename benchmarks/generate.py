@@ -46,6 +46,7 @@ from storage.manifest import Manifest, ShardRecord, write_manifest
 from storage.shards import GenerationRequest, ShardSpec, key_of, plan
 
 CHECKPOINT = "checkpoint"
+OUT = "out"
 SAMPLE_SECONDS = 0.05
 """Between looks at the driver's memory."""
 IN_FLIGHT = 2
@@ -241,7 +242,7 @@ WAYS: dict[str, Way] = {
 
 def run_once(way: str, clips: int, uri: str, settings: Settings) -> dict[str, Any]:
     """One run in this process: time from nothing to the manifest (starting Ray included), memory, and what it wrote."""
-    storage, prefix = Storage(uri), f"out/{way.replace(' ', '-')}-{clips}"
+    storage, prefix = Storage(uri), f"{OUT}/{way.replace(' ', '-')}-{clips}"
     request = request_of(storage, clips, settings)
     load = os.getloadavg()[0]
     with DriverMemory() as memory:
@@ -272,17 +273,24 @@ def _steady(folder: Path) -> float | None:
 
 
 def run_apart(way: str, clips: int, uri: str, settings: Settings) -> dict[str, Any]:
-    """`run_once` in a fresh process."""
+    """`run_once` in a fresh process; tried twice, as Ray sometimes does not start on a busy machine."""
     task = json.dumps({"way": way, "clips": clips, "uri": uri, "settings": asdict(settings)})
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.generate", "--one", task], cwd=ROOT, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise InputError(
-            f"The run of '{way}' at {clips} clips failed ({' '.join(done.stderr.split())[-600:]}); mend it, or leave "
-            "it out with --ways."
+    reason = ""
+    for _ in range(2):
+        # What a failed attempt has written would be found done.
+        shutil.rmtree(Path(uri, OUT), ignore_errors=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.generate", "--one", task],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
         )
-    return json.loads(done.stdout.splitlines()[-1])
+        if not done.returncode:
+            return json.loads(done.stdout.splitlines()[-1])
+        reason = " ".join(done.stderr.split())[-600:]
+    raise InputError(
+        f"The run of '{way}' at {clips} clips failed ({reason}); mend it, or leave it out with --ways."
+    )
 
 
 def measure(
@@ -304,7 +312,7 @@ def measure(
             for clips in settings.clips:
                 for way in settings.ways[turn:] + settings.ways[:turn]:
                     result = {"repeat": repeat, **run(way, clips, folder, settings)}
-                    shutil.rmtree(Path(folder, "out"))
+                    shutil.rmtree(Path(folder, OUT))
                     runs.append(result)
                     tell(
                         f"{repeat + 1}/{settings.repeats}  {way:8} {clips:7,} clips  {result['seconds']:.2f} s"

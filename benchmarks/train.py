@@ -135,7 +135,7 @@ def measure(settings: Settings, tell: Callable[[str], None] = lambda line: None)
 
     with _threads(settings.threads):
         for shape in shapes(settings):
-            recognition = RecogniserTraining()
+            recognition = RecogniserTraining(batch=8 if settings.small else RecogniserTraining().batch)
             clips = to_tensors(shape.motions, shape.motions.num_persons)
             for name in sorted(RECOGNISERS):
                 _recogniser(name, shape, clips.x, clips.y, recognition, settings, add)

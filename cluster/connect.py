@@ -123,6 +123,8 @@ def _start(num_cpus: int, env_vars: Mapping[str, str]) -> None:
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         logging_level=logging.ERROR,
+        # What workers print stays in Ray's log files: jobs print their own progress, and errors come as exceptions.
+        log_to_driver=False,
         runtime_env={"env_vars": {**_worker_env(), "PYTHONPATH": _python_path(), **env_vars}},
     )
     logger.info("Started a local Ray with %d logical CPUs on %d cores.", num_cpus, cores())

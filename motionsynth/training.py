@@ -239,6 +239,7 @@ class Trainer:
             average_gradients(mine)
             torch.nn.utils.clip_grad_norm_(mine, 10.0)
             optimiser.step()
+        logged |= {f"diagnostic/{k}": v for k, v in self.generator.diagnostics().items()}
         with torch.no_grad():
             decay = min(self.config.average, (1 + self.step) / (10 + self.step))
             for a, p in zip(self.average, self.generator.averaged(), strict=True):

@@ -24,6 +24,7 @@ from motionsynth.beds import BedSpec
 from motionsynth.errors import InputError
 from motionsynth.recipes import Recipe
 from rayjobs import cli, experiment
+from rayjobs.progress import Progress
 from storage import Storage
 from storage.checkpoints import (
     CheckpointInfo,
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 MAX_FAILURES = 3
 """Times that a worker group is started again from its last checkpoint when a worker dies."""
+POLL_SECONDS = 2.0
 KEPT = 2
 """Checkpoints kept per bed: the last, and one before it in case that one is damaged."""
 
@@ -180,24 +182,47 @@ def _run_all(
     )
     # Train's driver only waits, so it holds no CPU: a CPU held by a waiting driver is one that its workers never get.
     fit_one = ray.remote(num_cpus=0, max_retries=2)(_fit_one)
+    steps: Any = ray.remote(num_cpus=0)(_Steps).remote()
+    each = {
+        bed: recipe.training.steps + (recipe.training.rare_steps if bed.scarcity != "full" else 0)
+        for bed in todo
+    }
     waiting = list(todo)
     running: dict[Any, BedSpec] = {}
     failed = []
-    while waiting or running:
-        while waiting and len(running) < at_once:
-            bed = waiting.pop(0)
-            running[fit_one.remote(storage, dataset, run, recipe, bed, workers, gpus_per_worker)] = bed
-        done, _ = ray.wait(list(running), timeout=None)
-        for ref in done:
-            bed = running.pop(ref)
-            try:
-                ray.get(ref)
-                print(f"  {bed.key}: finished", flush=True)
-            except Exception as e:
-                cause = [line for line in str(e).splitlines() if line.strip()]
-                failed.append(f"{bed.key}: {cause[-1] if cause else type(e).__name__}")
+    with Progress("train", sum(each.values()), "steps") as progress:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                bed = waiting.pop(0)
+                ref = fit_one.remote(storage, dataset, run, recipe, bed, workers, gpus_per_worker, steps)
+                running[ref] = bed
+            done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
+            for ref in done:
+                bed = running.pop(ref)
+                try:
+                    ray.get(ref)
+                except Exception as e:
+                    cause = [line for line in str(e).splitlines() if line.strip()]
+                    failed.append(f"{bed.key}: {cause[-1] if cause else type(e).__name__}")
+            known: Any = ray.get(steps.all.remote())
+            now = sum(known.values())
+            if now > progress.done:
+                progress.advance(now - progress.done)
     if failed:
         raise cli.JobError("Trainings failed; the others are kept:\n" + "\n".join(f"  {f}" for f in failed))
+
+
+class _Steps:
+    """An actor that knows how far each training is: Train's own reports reach its controller only."""
+
+    def __init__(self) -> None:
+        self.at: dict[str, int] = {}
+
+    def set(self, bed: str, step: int) -> None:
+        self.at[bed] = max(step, self.at.get(bed, 0))
+
+    def all(self) -> dict[str, int]:
+        return self.at
 
 
 def _fit_one(
@@ -208,6 +233,7 @@ def _fit_one(
     bed: BedSpec,
     workers: int,
     gpus_per_worker: float,
+    steps: Any,
 ) -> None:
     """One TorchTrainer, to its end."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -219,7 +245,14 @@ def _fit_one(
         resources["GPU"] = gpus_per_worker
     TorchTrainer(
         _loop,
-        train_loop_config={"storage": storage, "dataset": dataset, "run": run, "recipe": recipe, "bed": bed},
+        train_loop_config={
+            "storage": storage,
+            "dataset": dataset,
+            "run": run,
+            "recipe": recipe,
+            "bed": bed,
+            "steps": steps,
+        },  # fmt: skip
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=gpus_per_worker > 0, resources_per_worker=resources
         ),
@@ -244,6 +277,8 @@ def _loop(config: Mapping[str, Any]) -> None:
     device = get_device()
 
     def tell(metrics: dict[str, float]) -> None:
+        if context.get_world_rank() == 0:
+            config["steps"].set.remote(config["bed"].key, int(metrics["step"]))
         ray.train.report(metrics)
 
     run_loop(

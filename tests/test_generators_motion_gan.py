@@ -272,3 +272,16 @@ def test_missing_weights_are_refused() -> None:
     del weights["temporal"]
     with pytest.raises(InputError, match="temporal"):
         replace(small_config("motion_gan"), loss_weights=weights)
+
+
+def test_attention_is_logged_and_even_attention_has_entropy_one(tiny_set: MotionSet) -> None:
+    model = gan(tiny_set)
+    model.losses(everything(model, tiny_set), "generator")
+    assert 0 < model.diagnostics()["attention_entropy"] <= 1 + 1e-5
+    torch.nn.init.zeros_(model.decoder.attention.outer.weight)
+    model.losses(everything(model, tiny_set), "generator")
+    assert model.diagnostics()["attention_entropy"] == pytest.approx(1)
+    with torch.no_grad():
+        model.decoder.attention.outer.weight.fill_(100)
+    model.losses(everything(model, tiny_set), "generator")
+    assert model.diagnostics()["attention_entropy"] < 0.9

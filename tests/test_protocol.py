@@ -174,7 +174,8 @@ def test_record_ids_follow_every_ingredient() -> None:
 
     others = [
         name(arm="strong"), name(seed=1), name(digest="e"), name(training=replace(QUICK, steps=11)),
-        name(training=replace(QUICK, recogniser="tacnn")), name(training=replace(QUICK, augment=AugmentConfig(yaw=0.1))),
+        name(training=replace(QUICK, recogniser="tacnn")),
+        name(training=replace(QUICK, augment=AugmentConfig(yaw=0.1))),
         name(bed=replace(bed, train=bed.train.select(range(20)))),
         name(bed=replace(bed, evaluate=bed.evaluate.select(range(5)))),
     ]  # fmt: skip

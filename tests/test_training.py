@@ -59,6 +59,7 @@ def test_reports_come_every_so_often_and_at_the_end(tiny_set: MotionSet) -> None
     reports = list(fit(trainer))
     assert [(r.step, r.total_steps) for r in reports] == [(3, 7), (6, 7), (7, 7)]
     names = {f"{g}/{t}" for g, ts in trainer.generator.terms.items() for t in ts}
+    names |= {f"diagnostic/{k}" for k in trainer.generator.diagnostics()}
     assert all(set(r.metrics) == names for r in reports)
     assert list(fit(trainer)) == []  # a finished training has nothing to do
 

@@ -194,6 +194,10 @@ class Generator(nn.Module):
         """Parameters of which training keeps an exponential moving average, used for sampling."""
         raise NotImplementedError
 
+    def diagnostics(self) -> dict[str, float]:
+        """Figures of the last `losses` call that are worth logging but are no loss terms."""
+        return {}
+
     def finish(self, clips: Batch) -> None:
         """Fit what sampling needs to the training clips, once the weights are final. Nothing by default."""
 
@@ -231,11 +235,32 @@ def request_rng(request: SampleRequest) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int(request.seed) & (2**64 - 1)))
 
 
+def rigid_resample(positions: np.ndarray, frames: int, skeleton: Skeleton) -> np.ndarray:
+    """`motion.resample` for clips whose bones are rigid: between two frames a bone turns instead of shrinking.
+
+    The root's path and the bones' directions are interpolated, each bone keeps its length of the first frame.
+
+    Args:
+        positions: float32 [M, T, V, 3], every person present in every frame.
+        frames: Frames wanted.
+        skeleton: Of the clip.
+
+    Returns:
+        float32 [M, frames, V, 3].
+    """
+    child, parent = np.array(skeleton.bones).T
+    length = np.linalg.norm(positions[:, :1, child] - positions[:, :1, parent], axis=-1, keepdims=True)
+    line = resample(positions, frames)
+    bones = line[:, :, child] - line[:, :, parent]
+    bones *= length / np.linalg.norm(bones, axis=-1, keepdims=True).clip(1e-8)
+    return (line[:, :, skeleton.root, None] + skeleton.ancestors @ bones).astype(np.float32)
+
+
 def normal(rngs: Sequence[np.random.Generator], size: int) -> Tensor:
     """Standard normal numbers [B, size], one row from each stream."""
     return torch.from_numpy(np.stack([r.standard_normal(size, np.float32) for r in rngs]))
 
 
 __all__ = [
-    "Batch", "Context", "Generator", "SampleRequest", "fit_context", "normal", "request_rng",
+    "Batch", "Context", "Generator", "SampleRequest", "fit_context", "normal", "request_rng", "rigid_resample",
 ]  # fmt: skip

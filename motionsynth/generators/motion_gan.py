@@ -10,6 +10,7 @@ Shape letters: B clips, M persons, T frames, V joints, N = V - 1 bones, C channe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -252,6 +253,18 @@ class MotionGAN(Generator):
         terms["prior"] = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         self.seen = {"attention": alpha.detach()}
         return terms
+
+    def diagnostics(self) -> dict[str, float]:
+        """Evenness of the decoder's attention over time (its entropy by the largest possible: 1 is unused), and gain.
+
+        The weights themselves, [B, T / 2], are `seen["attention"]`.
+        """
+        alpha = self.seen["attention"]
+        entropy = -(alpha * alpha.clamp_min(1e-9).log()).sum(-1).mean() / math.log(alpha.shape[-1])
+        return {
+            "attention_entropy": float(entropy),
+            "attention_gain": float(self.decoder.attention_gain.detach()),
+        }
 
     def _passes(self, real: Tensor, batch: Batch, there: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Generation pass (first B) and reconstruction pass (last B) through one decoder call."""

@@ -73,7 +73,7 @@ class TaCNN(Recogniser):
         )  # fmt: skip
         self.dropout = nn.Dropout(0.5)
         self.head = nn.Linear(512, info.num_classes)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def features(self, x_BMTVC: Tensor) -> Tensor:
         """Penultimate features [B, 512]."""
