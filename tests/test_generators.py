@@ -65,7 +65,6 @@ def test_samples_are_the_clips_that_were_asked_for(name: str, tiny_set: MotionSe
         assert np.isfinite(m.positions).all() and present(m.positions).all()
 
 
-@pytest.mark.xfail(strict=True, reason="MotionGAN.sample stacks no rows")
 @ALL
 def test_no_request_no_sample(name: str, tiny_set: MotionSet) -> None:
     assert small_generator(name, tiny_set).eval().sample([]) == []
@@ -115,7 +114,6 @@ def test_labels_decide_the_sample(name: str, tiny_set: MotionSet) -> None:
     assert np.abs(clips[0] - clips[1]).max() > 1e-4 and np.abs(clips[1] - clips[2]).max() > 1e-4
 
 
-@pytest.mark.xfail(strict=True, reason="MotionGAN.sample uses resample where rigid_resample is needed")
 @ALL
 def test_bones_keep_their_length_within_a_clip(name: str, tiny_set: MotionSet) -> None:
     """To 1e-4, also after the clip is brought to the length of a real one."""
@@ -289,7 +287,9 @@ def test_rigid_resampling_turns_bones_and_shrinks_none(frames: int) -> None:
         np.testing.assert_allclose(bones, np.broadcast_to(real[:, :1], bones.shape), rtol=1e-4)
         assert made.dtype == np.float32 and np.abs(made - plain).max() < 0.05
         np.testing.assert_allclose(made[:, [0, -1]], m.positions[:, [0, -1]], atol=1e-5)
-        np.testing.assert_allclose(made[:, :, pairs.skeleton.root], plain[:, :, pairs.skeleton.root], atol=1e-6)
+        np.testing.assert_allclose(
+            made[:, :, pairs.skeleton.root], plain[:, :, pairs.skeleton.root], atol=1e-6
+        )
 
 
 def test_config_values_survive_their_json_form() -> None:

@@ -328,7 +328,6 @@ def one_of_two(rank: int, world: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.timeout(180)
 def test_two_processes_equal_one(tiny_set: MotionSet, tmp_path: Path) -> None:
     """7 clips are shared 4 to 3: the mean must be over clips, not over processes."""
     torch.multiprocessing.spawn(one_of_two, args=(2, str(tmp_path)), nprocs=2)

@@ -18,12 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from motionsynth.errors import InputError
-from motionsynth.generators.base import Batch, Context, Generator, SampleRequest, normal, request_rng
+from motionsynth.generators.base import (
+    Batch,
+    Context,
+    Generator,
+    SampleRequest,
+    normal,
+    request_rng,
+    rigid_resample,
+)
 from motionsynth.generators.critic import DualStreamCritic, random_view
 from motionsynth.generators.layers import ModulatedBlock, TemporalAttention, cosine_basis
 from motionsynth.limits import physics_loss
 from motionsynth.losses import check_weights
-from motionsynth.motion import Motion, resample
+from motionsynth.motion import Motion
 
 WAVES = 10
 """Slow cosines in time that encoder and decoder also handle by one linear map: it learns the bulk of a motion in a
@@ -168,13 +176,16 @@ class Decoder(nn.Module):
         h = last(h * (1 + self.attention_gain * (h.shape[-1] * alpha - 1))[:, None], w)
         out = self.head(nn.functional.leaky_relu(h, 0.2))
         out = out + self.coarse(w).view(b, -1, WAVES) @ self.waves
-        out = out.view(b, self.persons, self.bones + 1, 3, -1).permute(0, 1, 4, 2, 3)
-        direction = nn.functional.normalize(out[..., 1:, :], dim=-1, eps=1e-4)
+        # Time stays last, so that all of this runs along contiguous memory: [B, M, N + 1, 3, T].
+        out = out.view(b, self.persons, self.bones + 1, 3, -1)
+        direction = out[:, :, 1:]
+        direction = direction / (direction.square().sum(3, keepdim=True) + 1e-8).sqrt()
         log_length = self.bone_mean + self.bone_std * self.sizes(w).view(b, self.persons, self.bones).clamp(
             -4, 4
         )
-        bones = direction * (log_length.exp() / self.scale)[:, :, None, :, None]
-        return out[..., :1, :] + torch.einsum("vn,bmtnc->bmtvc", self.ancestors, bones), alpha
+        bones = direction * (log_length.exp() / self.scale)[..., None, None]
+        joints = (self.ancestors @ bones.flatten(3)).view(b, self.persons, -1, 3, out.shape[-1])
+        return (out[:, :, :1] + joints).permute(0, 1, 4, 2, 3), alpha
 
 
 class MotionGAN(Generator):
@@ -209,6 +220,7 @@ class MotionGAN(Generator):
         self.register_buffer("style_root", torch.eye(config.style).repeat(k, 1, 1))
         durations = torch.tensor([t / context.fps for pool in context.shapes for t, _ in pool]).log()
         self.log_seconds = (float(durations.mean()), float(durations.std() + 0.1))
+        self.made: tuple[Batch, Tensor] | None = None
         self.seen: dict[str, Tensor] = {}
 
     def embed(self, y_B: Tensor) -> Tensor:
@@ -230,13 +242,17 @@ class MotionGAN(Generator):
         real = batch.x / self.context.scale
         there = (real != 0).any(-1, keepdim=True).any(-2, keepdim=True)
         if group == "critic":
-            with torch.no_grad():
-                fake = self._passes(real, batch, there)[0]
-            on_real = self.critic(random_view(real), batch.y)
-            on_fake = self.critic(random_view(fake), batch.y.repeat(2))
+            # The generator's step came first and made clips for this batch: half the cost of the critic's step.
+            made_here = self.made is not None and self.made[0] is batch
+            fake = self.made[1] if self.made and made_here else self._passes(real, batch, there)[0].detach()
+            self.made = None
+            with torch.nn.utils.parametrize.cached():
+                on_real = self.critic(random_view(real), batch.y)
+                on_fake = self.critic(random_view(fake), batch.y.repeat(2))
             relu = nn.functional.relu
             return {k: relu(1 - on_real[k]).mean() + relu(1 + on_fake[k]).mean() for k in CRITIC_TERMS}
         fake, mean, logvar, alpha = self._passes(real, batch, there)
+        self.made = (batch, fake.detach())
         b = len(batch.y)
         rebuilt, made = fake[b:], fake[:b]
         logits = self.critic(random_view(fake), batch.y.repeat(2))
@@ -285,8 +301,8 @@ class MotionGAN(Generator):
             held |= {p for n, p in self.decoder.coarse_blocks.named_parameters() if "film" not in n}
         critic = set(self.critic.parameters())
         return {
-            "critic": [p for p in self.critic.parameters() if p not in held],
             "generator": [p for p in self.parameters() if p not in critic and p not in held],
+            "critic": [p for p in self.critic.parameters() if p not in held],
         }
 
     def averaged(self) -> list[nn.Parameter]:
@@ -321,6 +337,8 @@ class MotionGAN(Generator):
     @torch.no_grad()
     def sample(self, requests: Sequence[SampleRequest]) -> list[Motion]:
         """Generation pass: style from its prior, length and persons from a random real clip of the class."""
+        if not requests:
+            return []
         device = self.decoder.bone_mean.device
         rngs = [request_rng(r) for r in requests]
         shapes = [self.draw_shape(r, rng) for r, rng in zip(requests, rngs, strict=True)]
@@ -332,6 +350,7 @@ class MotionGAN(Generator):
             style = self.style_mean[y] + torch.einsum("bij,bj->bi", self.style_root[y], style)
         x, _ = self.decode(z[:, : self.config.noise], y, style, seconds)
         x = (x * self.context.scale).cpu().numpy()
-        return [
-            self.to_motion(r, resample(p[:m], t)) for r, p, (t, m) in zip(requests, x, shapes, strict=True)
+        bodies = [
+            rigid_resample(p[:m], t, self.context.skeleton) for p, (t, m) in zip(x, shapes, strict=True)
         ]
+        return [self.to_motion(r, body) for r, body in zip(requests, bodies, strict=True)]
