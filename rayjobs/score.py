@@ -114,6 +114,8 @@ def with_scores(recipe: Recipe, recogniser: str, seeds: int) -> Recipe:
 def plan_tasks(storage: Storage, dataset: str, run: str, recipe: Recipe) -> list[tuple[Task, Bed]]:
     """Every (arm, draw, seed) of the recipe; arms whose training and judging clips coincide share an id."""
     tasks = []
+    # Ids alone would let the records of a dataset that was prepared anew under its old name pass for its own.
+    data = read_manifest(storage, experiment.data_prefix(dataset)).digest
     for spec in recipe.beds:
         bed = experiment.load_bed(storage, dataset, spec)
         synthetic = f"{experiment.bed_prefix(run, dataset, spec, recipe.generator)}/synthetic"
@@ -131,7 +133,7 @@ def plan_tasks(storage: Storage, dataset: str, run: str, recipe: Recipe) -> list
             for score_plan in recipe.scores[:1] if arm == QUALITY else recipe.scores:
                 for seed in range(1 if arm == QUALITY else score_plan.seeds):
                     key = record_id(
-                        bed_digest(bed, arm),
+                        f"{data}:{bed_digest(bed, arm)}",
                         arm,
                         score_plan.training,
                         seed,

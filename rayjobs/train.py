@@ -35,6 +35,7 @@ from storage.checkpoints import (
     save_checkpoint,
     step_prefix,
 )  # fmt: skip
+from storage.manifest import read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def train(
     todo = []
     for bed in recipe.beds:
         prefix = experiment.bed_prefix(run, dataset, bed, recipe.generator)
-        _refuse_other_settings(storage, prefix, run, bed, recipe)
+        _refuse_other_settings(storage, prefix, dataset, run, bed, recipe)
         if finished_checkpoint(storage, prefix) is None:
             experiment.load_bed(storage, dataset, bed)  # bad input must show before anything starts
             todo.append(bed)
@@ -144,10 +145,17 @@ def train(
     }
 
 
-def _refuse_other_settings(storage: Storage, prefix: str, run: str, bed: BedSpec, recipe: Recipe) -> None:
+def _refuse_other_settings(
+    storage: Storage, prefix: str, dataset: str, run: str, bed: BedSpec, recipe: Recipe
+) -> None:
     """A checkpoint of other settings must neither be gone on from nor pass for the result of these."""
     for info in list_checkpoints(storage, f"{prefix}/checkpoints")[-1:]:
         config = read_config(storage, info.prefix)
+        if config.get("data") != read_manifest(storage, experiment.data_prefix(dataset)).digest:
+            raise InputError(
+                f"Run '{run}' already holds a training on {bed.key} with other clips: dataset '{dataset}' has been "
+                "prepared anew since; choose another --run."
+            )
         for part, now in (("training", recipe.training), ("generator_config", recipe.generator_config)):
             had, want = config.get(part, {}), json.loads(json.dumps(asdict(now)))
             # How often it reports does not change a training; a setting that is new in the code has no other value.
@@ -315,6 +323,7 @@ def run_loop(
         trainer.load_state(state)
         logger.info("%s goes on from step %d.", bed.key, trainer.step)
     board = _Board(storage, prefix, trainer.step) if rank == 0 else None
+    data = read_manifest(storage, experiment.data_prefix(dataset)).digest
     for r in fit(trainer):
         if board is not None:
             board.add(r.step, r.metrics)
@@ -324,6 +333,7 @@ def run_loop(
                 "context": context.to_dict(),
                 "training": asdict(recipe.training),
                 "bed": asdict(bed),
+                "data": data,
                 "finished": r.step == r.total_steps,
                 "metrics": r.metrics,
             }

@@ -317,7 +317,7 @@ def one_of_two(rank: int, world: int, folder: str) -> None:
     gan = Trainer(
         small_generator("motion_gan", make_tiny_set(), (2,)),
         make_tiny_set(),
-        CONFIG,
+        replace(CONFIG, steps=2, rare_steps=1),
         seed=0,
         rank=rank,
         world=world,
@@ -328,6 +328,7 @@ def one_of_two(rank: int, world: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tiny_set: MotionSet, tmp_path: Path) -> None:
     """7 clips are shared 4 to 3: the mean must be over clips, not over processes."""
     torch.multiprocessing.spawn(one_of_two, args=(2, str(tmp_path)), nprocs=2)
