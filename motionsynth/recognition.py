@@ -33,7 +33,8 @@ class RecogniserTraining:
         synthetic_share: Where a class has synthetic clips: the probability that one of them is drawn for it.
             At most 0.5, so that at least half of each class's draws is real.
         real_only_tail: Last share of the steps that sees real clips only (Gen2Balance's second stage).
-        average: Decay per step of the weight average that is evaluated (0 turns it off).
+        average: Decay per step of the weight average over the second half of the steps, which is what is judged (0
+            turns it off).
     """
 
     recogniser: str = "tcn"
@@ -172,7 +173,9 @@ def train_recogniser(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
         schedule.step()
-        average.update_parameters(model)
+        if step >= config.steps // 2:
+            # Before that the weights still travel far, and a short training's average would hold its random start.
+            average.update_parameters(model)
     if config.average > 0:
         model.load_state_dict(average.module.state_dict())
     return model.eval()
