@@ -73,6 +73,11 @@ def connect(
         raise InputError(f"The number of logical CPUs is {num_cpus}; it must be at least 1.")
     started = False
     address = address or ("auto" if os.environ.get("RAY_ADDRESS") else "local")
+    if address.startswith("ray://"):
+        raise InputError(
+            f"The address '{address}' is a Ray Client address, which cannot drive Ray Data and Ray Train; "
+            "submit the command with `ray job submit --address http://HOST:8265 -- python -m rayjobs...`."
+        )
     if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
         if address == "local":
             _start(num_cpus or cores() + SPARE_CPUS, env_vars or {})
@@ -131,11 +136,6 @@ def _start(num_cpus: int, env_vars: Mapping[str, str]) -> None:
 
 
 def _join(address: str, env_vars: Mapping[str, str]) -> None:
-    if address.startswith("ray://"):
-        raise InputError(
-            f"The address '{address}' is a Ray Client address, which cannot drive Ray Data and Ray Train; "
-            "submit the command with `ray job submit --address http://HOST:8265 -- python -m rayjobs...`."
-        )
     job_env = _job_runtime_env()
     env = {**_worker_env(), **env_vars}
     if "working_dir" not in job_env:
