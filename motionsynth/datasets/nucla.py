@@ -65,7 +65,9 @@ def read(path: Path) -> Motion:
     if identity["sample_id"] in ACTOR:
         alone, first = ACTOR[identity["sample_id"]]
         positions = np.concatenate([positions[:alone], positions[first::2]])
-    turn = np.deg2rad(CAMERA_PITCH.get(identity["view"], 15.0))
+    # Camera 3's clips of these two actions are copies of camera 2's (see the split `cross_view`).
+    camera = "02" if identity["view"] == "03" and identity["action"] in ("02", "03") else identity["view"]
+    turn = np.deg2rad(CAMERA_PITCH.get(camera, 15.0))
     c, s = np.cos(turn), np.sin(turn)
     level = np.array([[1, 0, 0], [0, c, -s], [0, s, c]], np.float32)
     return Motion(
