@@ -321,6 +321,8 @@ def summary(manifest: Manifest, prefix: str, state: str) -> dict[str, Any]:
         "skeleton": manifest.header.skeleton.name,
         "counts": {manifest.header.class_names[k]: n for k, n in manifest.counts.items()},
         "manifest": manifest.digest,
+        "terms": manifest.header.extra.get("terms", ""),
+        "citation": manifest.header.extra.get("citation", ""),
         **manifest.extra["statistics"],
     }
 
@@ -336,6 +338,9 @@ def report(result: Mapping[str, Any]) -> None:
     for name, sides in result["splits"].items():
         left = f", {sides['neither']} in neither" if sides["neither"] else ""
         print(f"  split {name}: {sides['train']} train, {sides['test']} test{left}")
+    for what in ("terms", "citation"):
+        if result[what]:
+            print(f"  {what}: {result[what]}")
     for d in result["dropped"][:SHOWN]:
         print(f"  dropped {d['sample_id']}: {d['reason']}")
     if (more := len(result["dropped"]) - SHOWN) > 0:
