@@ -59,6 +59,16 @@ class BedSpec:
             raise InputError(f"seed is {self.seed}; it must be at least 0.")
 
     @property
+    def size(self) -> str:
+        """What is left of the training half, in words."""
+        return {
+            "rare": f"a third of the classes at {self.shots} shots",
+            "few": f"every class at {self.shots} shots",
+            "fraction": f"{100 * self.fraction:g} % of the clips",
+            "full": "all clips",
+        }[self.scarcity]
+
+    @property
     def key(self) -> str:
         """Short and safe in an object's path."""
         size = {

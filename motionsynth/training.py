@@ -1,6 +1,6 @@
 """The training loop of every generator: plain PyTorch, any number of processes, no Ray.
 
-    fit(generator, clips, config, seed=0)
+    for report in fit(Trainer(generator, training_clips, config, seed=0)): ...
 
 Stage 1 trains on all classes; stage 2 fine-tunes on the rare ones with replay of the common ones (Galstyan 2025,
 two-stage training; FreezeD and the low learning rate as in `Generator.parameter_groups` and `TrainingConfig`).

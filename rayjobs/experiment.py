@@ -19,7 +19,6 @@ from motionsynth.splits import Split
 from rayjobs import cli
 from storage import Storage
 from storage.dataset import read_dataset
-from storage.header import Header
 from storage.manifest import read_manifest
 
 
@@ -83,18 +82,12 @@ def bed_prefix(run: str, dataset: str, bed: BedSpec, generator: str) -> str:
     return f"{run_prefix(run, dataset)}/{bed.key}/{generator}"
 
 
-def load_dataset(storage: Storage, dataset: str) -> tuple[MotionSet, Header, tuple[Split, ...]]:
-    """A prepared dataset with its official splits."""
-    motions, header = read_dataset(storage, data_prefix(dataset))
-    return motions, header, tuple(Split.from_dict(s) for s in header.splits)
-
-
 @lru_cache(maxsize=1)
-def _cached(storage: Storage, dataset: str) -> tuple[MotionSet, Header, tuple[Split, ...]]:
-    return load_dataset(storage, dataset)
+def _dataset(storage: Storage, dataset: str) -> tuple[MotionSet, tuple[Split, ...]]:
+    motions, header = read_dataset(storage, data_prefix(dataset))
+    return motions, tuple(Split.from_dict(s) for s in header.splits)
 
 
 def load_bed(storage: Storage, dataset: str, spec: BedSpec) -> Bed:
-    """One bed; the dataset is read once per process."""
-    motions, _, splits = _cached(storage, dataset)
-    return make_bed(motions, splits, spec)
+    """One bed; the dataset is read once per process and `Storage`."""
+    return make_bed(*_dataset(storage, dataset), spec)

@@ -103,11 +103,11 @@ class Progress:
             silent = time.monotonic() - self._last_advance
             if silent > max(STALL_SECONDS, STALL_FACTOR * usual):
                 logger.warning(
-                    "%s: nothing has finished for %s (usual: %s); if it stays so, look into Ray's logs "
+                    "%s: nothing has finished for %s%s; if it stays so, look into Ray's logs "
                     "(/tmp/ray/session_latest/logs/ray-data), interrupt and run the same command again.",
                     self.title,
                     _duration(silent),
-                    _duration(usual),
+                    f" (usual: {_duration(usual)})" if self._intervals else "",
                 )
                 # Next warning after as long again.
                 if self._over.wait(silent):

@@ -49,6 +49,11 @@ logger = logging.getLogger(__name__)
 QUALITY = "quality"
 """The task that measures a generated set itself (see `motionsynth.quality`) rather than training on it."""
 
+MAX_RETRIES = 3
+"""Times that Ray itself tries a recogniser again when its process dies."""
+MAX_LOST = 5
+"""Workers that one job replaces after Ray has given them up; what kills every worker then fails its tasks."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options(experiment.Options):
@@ -311,24 +316,39 @@ def _run_all(
     storage: Storage, dataset: str, prefix: str, todo: list[Task], connection: Connection, workers: int
 ) -> None:
     import ray
+    from ray.exceptions import RayActorError
 
     room = min(cores(), int(connection.cpus)) if connection.address == "local" else int(connection.cpus)
     workers = min(workers or room, len(todo))
     logger.info(plan_resources(actors=workers, cpus_per_actor=1, tasks=0, cpus=connection.cpus))
-    actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=3)(Scorer)
+    actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=MAX_RETRIES)(Scorer)
     pool: list[Any] = [actor.remote(storage, dataset, prefix) for _ in range(workers)]
     # Neighbours in the list share a bed, so each actor converts few of them.
-    waiting, running, failed = list(todo), {}, []
+    waiting, failed, lost = list(todo), [], 0
+    running: dict[Any, tuple[Any, Task]] = {}
     with Progress("score", len(todo), "recognisers") as progress:
         while waiting or running:
-            for worker in [w for w in pool if w not in running.values()][: len(waiting)]:
-                running[worker.run.remote(waiting.pop(0))] = worker
+            busy = [w for w, _ in running.values()]
+            for worker in [w for w in pool if w not in busy][: len(waiting)]:
+                task = waiting.pop(0)
+                running[worker.run.remote(task)] = (worker, task)
             done, _ = ray.wait(list(running))
             for ref in done:
-                running.pop(ref)
+                worker, task = running.pop(ref)
                 try:
                     ray.get(ref)
                     progress.advance(1)
+                except RayActorError as e:
+                    # Ray's own retries are spent, and every further task of this actor would fail at once.
+                    lost += 1
+                    if lost > MAX_LOST:
+                        failed.append(
+                            f"{lost} workers were lost, the last one with: {str(e).splitlines()[0]}"
+                        )
+                        continue
+                    ray.kill(worker)
+                    pool[pool.index(worker)] = actor.remote(storage, dataset, prefix)
+                    waiting.insert(0, task)
                 except Exception as e:
                     lines = [line for line in str(e).splitlines() if line.strip()]
                     failed.append(lines[-1] if lines else type(e).__name__)
@@ -344,7 +364,7 @@ def report(result: Mapping[str, Any]) -> None:
     where = "held-out training people" if result["split"] == "validation" else "test half"
     bed = result["bed"]
     print(
-        f"\n{result['dataset']}, {bed['protocol']}, {bed['scarcity']} {bed['shots']} shots, {result['draws']} draws; "
+        f"\n{result['dataset']}, {bed['protocol']}, {BedSpec(**bed).size}, {result['draws']} draws; "
         f"judged by the {where}\n\n{result['text']}"
     )
     names = result["class_names"]

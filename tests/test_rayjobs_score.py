@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +22,7 @@ from motionsynth.recipes import Recipe, ScorePlan, get_recipe
 from motionsynth.rivals import interpolate_clips
 from motionsynth.splits import Split
 from rayjobs import experiment, score
+from rayjobs.cli import JobError
 from storage import Storage
 from storage.dataset import write_dataset
 from storage.header import Header
@@ -170,3 +172,49 @@ def test_a_recogniser_that_the_recipe_lacks_is_named() -> None:
     assert [(p.training.recogniser, p.seeds) for p in only.scores] == [("tacnn", 1)]
     with pytest.raises(InputError, match="no recogniser 'lstm'. Known: tcn, tacnn"):
         score.with_scores(recipe, "lstm", 0)
+
+
+class DyingScorer(score.Scorer):
+    """A scorer whose process dies in the first `deaths` calls, as when memory runs out; then it does its work."""
+
+    deaths = score.MAX_RETRIES + 1
+
+    def run(self, task: score.Task) -> str:
+        tally = Path(self.prefix) / "deaths"
+        died = tally.stat().st_size if tally.exists() else 0
+        if died < self.deaths:
+            with tally.open("a") as f:
+                f.write("x")
+            os._exit(1)
+        (Path(self.prefix) / task.id).touch()
+        return task.id
+
+
+class AlwaysDyingScorer(DyingScorer):
+    deaths = 10_000
+
+
+@pytest.mark.parametrize("kind", [DyingScorer, AlwaysDyingScorer])
+def test_a_worker_that_ray_gives_up_is_replaced_a_few_times(
+    kind: type[DyingScorer],
+    storage: Storage,
+    tmp_path: Path,
+    ray_local: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its death must not fail the tasks that others, or its successor, can do."""
+    training = recipe_of().scores[0].training
+    tasks = [
+        score.Task(
+            id=f"t{i}", bed=BedSpec(), arm="weak", training=training, seed=i, synthetic="", per_class=1
+        )
+        for i in range(3)
+    ]
+    monkeypatch.setattr(score, "Scorer", kind)
+    monkeypatch.setattr(score, "MAX_LOST", 1)
+    if kind is DyingScorer:
+        score._run_all(storage, "tiny", str(tmp_path), tasks, join(), 1)
+        assert sorted(p.name for p in tmp_path.glob("t*")) == ["t0", "t1", "t2"]
+    else:
+        with pytest.raises(JobError, match="3 of 3 recognisers failed"):
+            score._run_all(storage, "tiny", str(tmp_path), tasks, join(), 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -162,7 +163,7 @@ class Batch:
     seconds: Tensor
 
 
-class Generator(nn.Module):
+class Generator(nn.Module, ABC):
     """A conditional generator of clips.
 
     A subclass gives `terms` (the names of its loss terms, by optimiser group), `config` with `loss_weights`
@@ -182,17 +183,17 @@ class Generator(nn.Module):
         """T of the training batches."""
         return self.config.frames
 
+    @abstractmethod
     def losses(self, batch: Batch, group: str) -> dict[str, Tensor]:
         """Unweighted scalar terms of one optimiser group."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parameter_groups(self, stage: int) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by optimiser group, at training stage 1 (all classes) or 2 (rare classes)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def averaged(self) -> list[nn.Parameter]:
         """Parameters of which training keeps an exponential moving average, used for sampling."""
-        raise NotImplementedError
 
     def diagnostics(self) -> dict[str, float]:
         """Figures of the last `losses` call that are worth logging but are no loss terms."""
@@ -201,9 +202,9 @@ class Generator(nn.Module):
     def finish(self, clips: Batch) -> None:
         """Fit what sampling needs to the training clips, once the weights are final. Nothing by default."""
 
+    @abstractmethod
     def sample(self, requests: Sequence[SampleRequest]) -> list[Motion]:
         """One clip for each request, in order."""
-        raise NotImplementedError
 
     def to_motion(
         self, request: SampleRequest, positions: np.ndarray, parent_id: str | None = None

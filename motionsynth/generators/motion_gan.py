@@ -44,8 +44,7 @@ GENERATOR_TERMS = (*CRITIC_TERMS, "reconstruction", "physics", "temporal", "prio
 def default_weights() -> dict[str, float]:
     """Reconstruction is strong and the prior weak on purpose: style's 64 numbers are free to carry detail.
 
-    On N-UCLA the mean absolute error of a rebuilt coordinate fell from 6.5 to 4.2 cm against a prior of 0.5 and 32
-    numbers; `finish` makes up for styles that no longer follow N(0, I).
+    `finish` makes up for styles that then no longer follow N(0, I).
     """
     return {
         "adversarial": 1.0,

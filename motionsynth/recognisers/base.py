@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,7 @@ class RecogniserInfo:
     num_persons: int
 
 
-class Recogniser(nn.Module):
+class Recogniser(nn.Module, ABC):
     """Maps canonical clips [B, M, T, V, 3] (metres; absent persons all zero) to logits [B, K].
 
     A subclass gives `frames` (the clip length it reads), `features` (penultimate, [B, F]), `head` (what maps them to
@@ -36,13 +37,13 @@ class Recogniser(nn.Module):
         parents = [p if p >= 0 else i for i, p in enumerate(info.skeleton.parents)]
         self.register_buffer("parents_V", torch.tensor(parents), persistent=False)
 
+    @abstractmethod
     def features(self, x_BMTVC: Tensor) -> Tensor:
         """Penultimate features, [B, F]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def classify(self, features: Tensor) -> Tensor:
         """Logits from features, [B, F] -> [B, K]."""
-        raise NotImplementedError
 
     def forward(self, x_BMTVC: Tensor) -> Tensor:
         """Logits, [B, K]."""
