@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from motionsynth.errors import InputError
-from motionsynth.generators import Batch, Context, Generator, fit_context
-from motionsynth.motion import MotionSet, mirror
+from motionsynth.generators import Batch, Context, Generator, SampleRequest, fit_context
+from motionsynth.motion import Motion, MotionSet, mirror
 from motionsynth.training import Report, Sampler, Trainer, TrainingConfig, fit
 from storage import Storage
 from storage.checkpoints import load_state, save_checkpoint
@@ -265,6 +265,9 @@ class Toy(Generator):
 
     def averaged(self) -> list[nn.Parameter]:
         return [self.pose]
+
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Motion]:
+        return [self.to_motion(r, self.pose[r.label].detach().numpy()[None, None]) for r in requests]
 
 
 TOY = TrainingConfig(steps=12, rare_steps=0, batch=7, report_every=4, learning_rate=0.3)
