@@ -29,6 +29,8 @@ PROTOCOL_VERSION = 1
 
 REAL_ARMS = ("weak", "strong", "ceiling")
 RIVAL_ARMS = ("interpolation", "feature")
+FEATURE_TAIL = 0.3
+"""Share of the steps in which the `feature` arm refits the head, so that its recogniser takes as many as the others."""
 TSTR = "tstr:"
 """Prefix of the arm that trains on a generator's synthetic clips alone (train on synthetic, test on real)."""
 
@@ -151,7 +153,7 @@ def score_arm(
         real = tensors.full
     elif arm.startswith(TSTR) and fake is not None:
         real, fake = fake, None
-    head_steps = round(training.steps * training.real_only_tail) if arm == "feature" else 0
+    head_steps = round(training.steps * FEATURE_TAIL) if arm == "feature" else 0
     names = bed.train.class_names
     trained = replace(training, steps=training.steps - head_steps) if head_steps else training
     model = train_recogniser(real, info, names, trained, seed, fake)

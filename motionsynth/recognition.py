@@ -45,7 +45,7 @@ class RecogniserTraining:
     label_smoothing: float = 0.1
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     synthetic_share: float = 0.5
-    real_only_tail: float = 0.3
+    real_only_tail: float = 0.0
     average: float = 0.98
 
     def __post_init__(self) -> None:

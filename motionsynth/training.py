@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from motionsynth.augment import sample_times, whole
+from motionsynth.augment import sample_times
 from motionsynth.errors import InputError
 from motionsynth.generators.base import Batch, Context, Generator
 from motionsynth.losses import weighted_sum
@@ -103,8 +103,8 @@ class Sampler:
         self.rare_p = rare / rare.sum() if rare.any() else self.common_p
 
     def everything(self) -> Batch:
-        """All training clips, whole."""
-        return Batch(x=whole(self.x, self.frames), y=self.y, seconds=self.seconds)
+        """All training clips, whole, at `STORED_FRAMES` frames."""
+        return Batch(x=self.x, y=self.y, seconds=self.seconds)
 
     def batch(self, step: int, stage: int, rank: int, world: int) -> Batch:
         """The share of this process in the batch of a step; decided by (seed, step) alone."""

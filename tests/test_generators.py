@@ -27,7 +27,7 @@ from motionsynth.motion import Motion, MotionSet, bone_lengths, invalid_reason, 
 from motionsynth.training import Sampler, TrainingConfig
 from storage import Storage
 from storage.checkpoints import load_checkpoint, save_checkpoint
-from tests.tiny_generators import small_config, small_generator
+from tests.tiny_generators import ready_generator, small_config, small_generator
 from tests.tiny_pairs import make_pair_set
 
 ALL = pytest.mark.parametrize("name", sorted(GENERATORS))
@@ -48,7 +48,7 @@ def lengths(motions: MotionSet, label: int) -> set[int]:
 
 @ALL
 def test_samples_are_the_clips_that_were_asked_for(name: str, tiny_set: MotionSet) -> None:
-    generator = small_generator(name, tiny_set).eval()
+    generator = ready_generator(name, tiny_set)
     wanted = requests([2, 0, 1, 1, 0, 2, 2])
     clips = generator.sample(wanted)
     assert [(m.sample_id, m.label, m.seed) for m in clips] == [(r.sample_id, r.label, r.seed) for r in wanted]
@@ -67,12 +67,12 @@ def test_samples_are_the_clips_that_were_asked_for(name: str, tiny_set: MotionSe
 
 @ALL
 def test_no_request_no_sample(name: str, tiny_set: MotionSet) -> None:
-    assert small_generator(name, tiny_set).eval().sample([]) == []
+    assert ready_generator(name, tiny_set).sample([]) == []
 
 
 @ALL
 def test_clip_lengths_are_drawn_from_all_of_the_class(name: str, tiny_set: MotionSet) -> None:
-    generator = small_generator(name, tiny_set).eval()
+    generator = ready_generator(name, tiny_set)
     for label in range(3):
         drawn = {m.num_frames for m in generator.sample(requests([label] * 40))}
         assert drawn == lengths(tiny_set, label)
@@ -80,7 +80,7 @@ def test_clip_lengths_are_drawn_from_all_of_the_class(name: str, tiny_set: Motio
 
 @ALL
 def test_a_sample_does_not_depend_on_its_batch(name: str, tiny_set: MotionSet) -> None:
-    generator = small_generator(name, tiny_set).eval()
+    generator = ready_generator(name, tiny_set)
     wanted = requests([0, 1, 2, 2, 1, 0])
     together = {m.sample_id: m.positions for m in generator.sample(wanted)}
     for order in (wanted[::-1], wanted[2:4], wanted[5:]):
@@ -91,7 +91,7 @@ def test_a_sample_does_not_depend_on_its_batch(name: str, tiny_set: MotionSet) -
 
 @ALL
 def test_the_seed_decides_the_sample(name: str, tiny_set: MotionSet) -> None:
-    generator = small_generator(name, tiny_set).eval()
+    generator = ready_generator(name, tiny_set)
     a, b, c = (generator.sample(requests([1, 1], seed=s)) for s in (3, 3, 50))
     assert all(np.array_equal(x.positions, y.positions) for x, y in zip(a, b, strict=True))
     for x, y in (a, (a[0], c[0])):
@@ -100,7 +100,7 @@ def test_the_seed_decides_the_sample(name: str, tiny_set: MotionSet) -> None:
 
 @ALL
 def test_large_and_negative_seeds_are_seeds(name: str, tiny_set: MotionSet) -> None:
-    generator = small_generator(name, tiny_set).eval()
+    generator = ready_generator(name, tiny_set)
     clips = [generator.sample(requests([0], seed=s))[0] for s in (2**63 + 5, 5, -1)]
     assert [m.seed for m in clips] == [2**63 + 5, 5, -1]
     assert not np.array_equal(clips[0].positions[:, :20], clips[1].positions[:, :20])
@@ -108,7 +108,7 @@ def test_large_and_negative_seeds_are_seeds(name: str, tiny_set: MotionSet) -> N
 
 @ALL
 def test_labels_decide_the_sample(name: str, tiny_set: MotionSet) -> None:
-    generator = small_generator(name, tiny_set).eval()
+    generator = ready_generator(name, tiny_set)
     shortest = min(m.num_frames for m in tiny_set.motions)
     clips = [generator.sample(requests([c], seed=9))[0].positions[:, :shortest] for c in range(3)]
     assert np.abs(clips[0] - clips[1]).max() > 1e-4 and np.abs(clips[1] - clips[2]).max() > 1e-4
@@ -117,7 +117,7 @@ def test_labels_decide_the_sample(name: str, tiny_set: MotionSet) -> None:
 @ALL
 def test_bones_keep_their_length_within_a_clip(name: str, tiny_set: MotionSet) -> None:
     """To 1e-4, also after the clip is brought to the length of a real one."""
-    generator = small_generator(name, tiny_set).eval()
+    generator = ready_generator(name, tiny_set)
     child, parent = np.array(tiny_set.skeleton.bones).T
     for m in generator.sample(requests([0, 1, 2] * 3)):
         bones = np.linalg.norm(m.positions[..., child, :] - m.positions[..., parent, :], axis=-1)
@@ -181,7 +181,7 @@ def test_parameter_groups_are_disjoint_and_complete(name: str, tiny_set: MotionS
 @ALL
 def test_two_persons_and_absent_ones(name: str) -> None:
     pairs = make_pair_set()
-    generator = small_generator(name, pairs).eval()
+    generator = ready_generator(name, pairs)
     clips = generator.sample(requests([0, 1, 2] * 4))
     assert all(invalid_reason(replace(m, fps=0.01), pairs.skeleton) is None for m in clips)
     for m in clips:
@@ -197,8 +197,7 @@ def test_two_persons_and_absent_ones(name: str) -> None:
 
 @ALL
 def test_checkpoints_give_the_same_samples(name: str, tiny_set: MotionSet, tmp_path) -> None:
-    generator = small_generator(name, tiny_set, rare=(2,)).eval()
-    generator.finish(batch_of(generator, tiny_set))
+    generator = ready_generator(name, tiny_set, rare=(2,))
     config = {
         "generator": name,
         "generator_config": dataclasses.asdict(generator.config),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from motionsynth.augment import whole
 from motionsynth.errors import InputError
 from motionsynth.generators import SampleRequest
 from motionsynth.generators.base import Batch
@@ -25,7 +26,8 @@ def gan(motions: MotionSet, rare: tuple[int, ...] = (), **changes) -> MotionGAN:
 
 
 def everything(model: MotionGAN, motions: MotionSet) -> Batch:
-    return Sampler(motions, model.context, TrainingConfig(), model.frames, seed=0).everything()
+    batch = Sampler(motions, model.context, TrainingConfig(), model.frames, seed=0).everything()
+    return replace(batch, x=whole(batch.x, model.frames))
 
 
 def decode(model: MotionGAN, n: int = 6, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -232,7 +234,7 @@ def test_style_prior_class(tiny_set: MotionSet, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_truncation_0_leaves_no_chance(tiny_set: MotionSet) -> None:
-    model = gan(tiny_set, truncation=0.0).eval()
+    model = gan(tiny_set, truncation=0.0, style_prior="class").eval()
     a, b = (model.sample([SampleRequest(sample_id="a", label=0, seed=s)])[0] for s in (1, 2))
     # Only the length of the clip is still drawn.
     same = [
@@ -251,7 +253,7 @@ def test_truncation_0_leaves_no_chance(tiny_set: MotionSet) -> None:
         ({"frames": 8}, "frames is 8"),
         ({"width": 48}, "width is 48; it must be a multiple of 32, at least 64"),
         ({"width": 32}, "width is 32"),
-        ({"style_prior": "uniform"}, "style_prior is 'uniform'; allowed: normal, class"),
+        ({"style_prior": "uniform"}, "style_prior is 'uniform'; allowed: normal, class, transfer"),
         ({"noise": 0}, "noise is 0"),
         ({"style": 0}, "style is 0"),
         ({"action": 0}, "action is 0"),

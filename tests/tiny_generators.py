@@ -10,6 +10,7 @@ import torch
 from motionsynth.generators import Generator, build_config, build_generator, fit_context
 from motionsynth.motion import MotionSet
 from motionsynth.recipes import debug
+from motionsynth.training import Sampler, TrainingConfig
 
 SIZES = ("width", "critic_width", "style", "noise", "action", "frames")
 
@@ -29,3 +30,12 @@ def small_generator(
     """Fresh weights, in training mode."""
     torch.manual_seed(seed)
     return build_generator(name, small_config(name, **changes), fit_context(motions, rare))
+
+
+def ready_generator(
+    name: str, motions: MotionSet, rare: tuple[int, ...] = (), seed: int = 0, **changes: Any
+) -> Generator:
+    """Fresh weights, finished on the clips and in evaluation mode: it can sample."""
+    generator = small_generator(name, motions, rare, seed, **changes).eval()
+    generator.finish(Sampler(motions, generator.context, TrainingConfig(), generator.frames, 0).everything())
+    return generator

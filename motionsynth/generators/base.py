@@ -36,6 +36,7 @@ class Context:
             embedding starts there.
         shapes: For each class, the (num_frames at `fps`, persons ever present) of its real clips; lengths are
             sampled from it.
+        clips: For each class, the `sample_id` of its real clips, in the order of `shapes`.
         fps: Frames per second of the dataset.
         bone_mean, bone_std: Log bone lengths over training clips, [V - 1].
         rest: Mean bone direction over training clips, [V - 1] of unit xyz.
@@ -50,6 +51,7 @@ class Context:
     rare: tuple[int, ...]
     nearest: tuple[int, ...]
     shapes: tuple[tuple[tuple[int, int], ...], ...]
+    clips: tuple[tuple[str, ...], ...]
     fps: float
     bone_mean: tuple[float, ...]
     bone_std: tuple[float, ...]
@@ -74,6 +76,7 @@ class Context:
                 "rare": tuple(d["rare"]),
                 "nearest": tuple(d["nearest"]),
                 "shapes": tuple(tuple((int(t), int(m)) for t, m in c) for c in d["shapes"]),
+                "clips": tuple(tuple(c) for c in d["clips"]),
                 "bone_mean": tuple(d["bone_mean"]),
                 "bone_std": tuple(d["bone_std"]),
                 "rest": tuple((float(a), float(b), float(c)) for a, b, c in d["rest"]),
@@ -139,6 +142,9 @@ def fit_context(train: MotionSet, rare: Sequence[int] = ()) -> Context:
         rare=tuple(int(c) for c in rare),
         nearest=tuple(nearest),
         shapes=shapes,
+        clips=tuple(
+            tuple(m.sample_id for m in train.motions if m.label == c) for c in range(train.num_classes)
+        ),
         fps=fps,
         bone_mean=tuple(lengths.mean(0).tolist()),
         bone_std=tuple((lengths.std(0) + 0.01).tolist()),
@@ -200,7 +206,11 @@ class Generator(nn.Module, ABC):
         return {}
 
     def finish(self, clips: Batch) -> None:
-        """Fit what sampling needs to the training clips, once the weights are final. Nothing by default."""
+        """Fit what sampling needs to the training clips, once the weights are final. Nothing by default.
+
+        Args:
+            clips: All of them, in the order in which `fit_context` saw them.
+        """
 
     @abstractmethod
     def sample(self, requests: Sequence[SampleRequest]) -> list[Motion]:

@@ -14,9 +14,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from motionsynth.augment import whole
 from motionsynth.errors import InputError
 from motionsynth.generators.base import (
     Batch,
@@ -29,15 +31,18 @@ from motionsynth.generators.base import (
 )
 from motionsynth.generators.critic import DualStreamCritic, random_view
 from motionsynth.generators.layers import ModulatedBlock, TemporalAttention, cosine_basis
+from motionsynth.generators.transfer import Anchors
 from motionsynth.limits import physics_loss
 from motionsynth.losses import check_weights
 from motionsynth.motion import Motion
+from motionsynth.recognition import STORED_FRAMES
 
 WAVES = 10
 """Slow cosines in time that encoder and decoder also handle by one linear map: it learns the bulk of a motion in a
 few hundred steps, and the convolutions add the rest."""
 
 CRITIC_TERMS = ("adversarial", "flow", "pose")
+STYLE_PRIORS = ("normal", "class", "transfer")
 GENERATOR_TERMS = (*CRITIC_TERMS, "reconstruction", "physics", "temporal", "prior")
 
 
@@ -66,9 +71,11 @@ class MotionGANConfig:
         noise, action, style: Widths of the three parts of z (eq. 4).
         width: Channels of the decoder at its coarsest; halves towards the output.
         critic_width: Channels of each critic stream.
-        truncation: Factor on noise and on style's spread at sampling.
-        style_prior: What style is drawn from at sampling: "normal", N(0, I) as in the paper; or "class", the Gaussian
-            that the encoder's styles of that class's training clips follow (see `MotionGAN.finish`).
+        truncation: Factor on noise and style's spread at sampling; for "transfer", on the difference that is lent, of
+            which a clip takes a share between a half and all: a smaller one leaves near copies.
+        style_prior: Where style comes from at sampling: "normal", N(0, I) as in the paper; "class", the Gaussian that
+            the encoder's styles of that class's training clips follow (see `MotionGAN.finish`); or "transfer": a real
+            clip of the class, changed as two clips of a common class differ (see `transfer`).
         loss_weights: One for each of `GENERATOR_TERMS`; flow and pose also weigh the critic's streams (eq. 2).
     """
 
@@ -79,7 +86,7 @@ class MotionGANConfig:
     width: int = 192
     critic_width: int = 64
     truncation: float = 1.0
-    style_prior: str = "class"
+    style_prior: str = "transfer"
     loss_weights: Mapping[str, float] = field(default_factory=default_weights)
 
     def __post_init__(self) -> None:
@@ -92,8 +99,10 @@ class MotionGANConfig:
                 raise InputError(f"motion_gan {name} is {getattr(self, name)}; it must be at least 1.")
         if not 0 <= self.truncation <= 2:
             raise InputError(f"motion_gan truncation is {self.truncation}; it must lie between 0 and 2.")
-        if self.style_prior not in ("normal", "class"):
-            raise InputError(f"motion_gan style_prior is '{self.style_prior}'; allowed: normal, class.")
+        if self.style_prior not in STYLE_PRIORS:
+            raise InputError(
+                f"motion_gan style_prior is '{self.style_prior}'; allowed: {', '.join(STYLE_PRIORS)}."
+            )
         check_weights(self.loss_weights, GENERATOR_TERMS)
 
 
@@ -216,6 +225,7 @@ class MotionGAN(Generator):
         self.critic = DualStreamCritic(m, v, k, config.critic_width, context.skeleton.root)
         self.register_buffer("style_mean", torch.zeros(k, config.style))
         self.register_buffer("style_root", torch.eye(config.style).repeat(k, 1, 1))
+        self.anchors = Anchors(context, STORED_FRAMES, config.style)
         durations = torch.tensor([t / context.fps for pool in context.shapes for t, _ in pool]).log()
         self.log_seconds = (float(durations.mean()), float(durations.std() + 0.1))
         self.made: tuple[Batch, Tensor] | None = None
@@ -310,13 +320,17 @@ class MotionGAN(Generator):
 
     @torch.no_grad()
     def finish(self, clips: Batch) -> None:
-        """Fit the per-class Gaussians of style to the training clips (ex-post density estimation, Ghosh et al. 2020).
+        """Keep the anchors of "transfer"; fit the Gaussians of "class".
 
-        The encoder's styles of a class never fill N(0, I) exactly; drawing where no clip of the class lies blurs the
-        class. A class of n clips keeps n / (n + S) of its own covariance; the rest is the covariance within all
-        classes, so that a rare class borrows how people differ from the common ones.
+        The Gaussians are ex-post density estimation (Ghosh et al. 2020): the encoder's styles of a class never fill
+        N(0, I) exactly; drawing where no clip of the class lies blurs the class. A class of n clips keeps n / (n + S)
+        of its own covariance; the rest is the covariance within all classes, so that a rare class borrows how people
+        differ from the common ones.
         """
-        mean, logvar = self._encode(clips.x / self.context.scale, clips.y)
+        mean, logvar = self._encode(whole(clips.x, self.frames) / self.context.scale, clips.y)
+        zero = torch.zeros(len(mean), self.config.noise, device=mean.device)
+        rebuilt = self.decode(zero, clips.y, mean, clips.seconds)[0] * self.context.scale
+        self.anchors.fit(clips, rebuilt, mean)
         size = mean.shape[1]
         within = torch.zeros(size, size, device=mean.device)
         own = {}
@@ -339,6 +353,8 @@ class MotionGAN(Generator):
             return []
         device = self.decoder.bone_mean.device
         rngs = [request_rng(r) for r in requests]
+        if self.config.style_prior == "transfer":
+            return self._transfer(requests, rngs)
         shapes = [self.draw_shape(r, rng) for r, rng in zip(requests, rngs, strict=True)]
         z = normal(rngs, self.config.noise + self.config.style).to(device) * self.config.truncation
         y = torch.tensor([r.label for r in requests], device=device)
@@ -352,3 +368,24 @@ class MotionGAN(Generator):
             rigid_resample(p[:m], t, self.context.skeleton) for p, (t, m) in zip(x, shapes, strict=True)
         ]
         return [self.to_motion(r, body) for r, body in zip(requests, bodies, strict=True)]
+
+    def _transfer(self, requests: Sequence[SampleRequest], rngs: list[np.random.Generator]) -> list[Motion]:
+        """Real clips, each changed by a share of the difference between two clips of a common class."""
+        anchors, sk = self.anchors, self.context.skeleton
+        draws = [anchors.draw(r.label, rng) for r, rng in zip(requests, rngs, strict=True)]
+        device = anchors.styles.device
+        share = (
+            torch.tensor([rng.uniform(0.5, 1) for rng in rngs], device=device).float()
+            * self.config.truncation
+        )
+        at, one, other = torch.tensor(draws, device=device).T
+        style = anchors.styles[at] + share[:, None] * (anchors.styles[one] - anchors.styles[other])
+        shapes = [anchors.shapes[a] for a, _, _ in draws]
+        seconds = torch.tensor([t / self.context.fps for t, _ in shapes], device=device)
+        y = torch.tensor([r.label for r in requests], device=device)
+        x, _ = self.decode(torch.zeros(len(y), self.config.noise, device=device), y, style, seconds)
+        made = anchors.change(whole(x * self.context.scale, STORED_FRAMES), at, one, other, share, sk)
+        return [
+            self.to_motion(r, rigid_resample(p[:m], t, sk), parent_id=anchors.ids[a])
+            for r, p, (t, m), (a, _, _) in zip(requests, made.cpu().numpy(), shapes, draws, strict=True)
+        ]

@@ -1,0 +1,105 @@
+"""Style transfer: a clip of its own class, changed as clips of one common class differ."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from motionsynth.generators import Generator, SampleRequest, fit_context, transfer
+from motionsynth.generators.motion_gan import MotionGAN
+from motionsynth.generators.transfer import Anchors, Body, fill_absent
+from motionsynth.motion import MotionSet, canonical, resample
+from motionsynth.recognition import to_tensors
+from tests.tiny_generators import ready_generator
+from tests.tiny_pairs import make_pair_set
+
+
+def wanted(labels: list[int]) -> list[SampleRequest]:
+    return [SampleRequest(sample_id=f"s{i}", label=c, seed=i) for i, c in enumerate(labels)]
+
+
+def ready(motions: MotionSet, **changes: object) -> MotionGAN:
+    model: Generator = ready_generator("motion_gan", motions, style_prior="transfer", **changes)  # type: ignore[arg-type]
+    assert isinstance(model, MotionGAN)
+    return model
+
+
+def test_a_rigid_body_comes_back_from_its_parts(tiny_set: MotionSet) -> None:
+    x = to_tensors(tiny_set, 1).x[:, :, :1].expand(-1, -1, 5, -1, -1)
+    torch.testing.assert_close(Body.split(x, tiny_set.skeleton).join(tiny_set.skeleton), x, atol=1e-5, rtol=0)
+
+
+def test_joining_turns_bones_and_keeps_their_length(tiny_set: MotionSet) -> None:
+    body = Body.split(to_tensors(tiny_set, 1).x, tiny_set.skeleton)
+    bent = replace(body, direction=body.direction + 0.3 * torch.randn_like(body.direction))
+    again = Body.split(bent.join(tiny_set.skeleton), tiny_set.skeleton)
+    torch.testing.assert_close(again.length, body.length, atol=1e-5, rtol=1e-4)
+    assert (again.direction - body.direction).abs().max() > 0.1
+
+
+def test_an_absent_person_holds_the_nearest_pose() -> None:
+    x = torch.zeros(1, 2, 6, 3, 3)
+    x[0, 0, 1], x[0, 0, 4] = 1.0, 2.0
+    filled = fill_absent(x)
+    assert filled[0, 0, :, 0, 0].tolist() == [1, 1, 1, 2, 2, 2]
+    assert not filled[0, 1].any()  # who is never there stays away
+
+
+def test_a_rare_class_borrows_from_common_ones_only(tiny_set: MotionSet) -> None:
+    anchors = Anchors(fit_context(tiny_set, rare=(1,)), 16, 4)
+    label = np.concatenate([np.full(len(m), c) for c, m in enumerate(anchors.members)])
+    lenders = set()
+    for seed in range(60):
+        at, one, other = anchors.draw(1, np.random.default_rng(seed))
+        assert label[at] == 1 and label[one] == label[other] and one != other
+        lenders.add(int(label[one]))
+    assert lenders == {0, 2}
+
+
+def test_without_a_common_class_rare_ones_lend_and_without_pairs_nobody_does(tiny_set: MotionSet) -> None:
+    rng = np.random.default_rng(0)
+    assert Anchors(fit_context(tiny_set, rare=(0, 1, 2)), 16, 4).lenders == [0, 1, 2]
+    singles = tiny_set.select([int(np.flatnonzero(tiny_set.labels == c)[0]) for c in range(3)])
+    lonely = Anchors(fit_context(singles), 16, 4)
+    assert lonely.draw(2, rng) == (2, 2, 2)
+
+
+def test_nothing_transferred_leaves_the_real_clip(tiny_set: MotionSet) -> None:
+    """Bones of these clips are rigid, so that the clip is rebuilt exactly, but for resampling twice."""
+    real = {m.sample_id: m for m in tiny_set.motions}
+    for clip in ready(tiny_set, truncation=0.0).sample(wanted([0, 1, 2] * 4)):
+        parent = real[clip.parent_id or ""]
+        assert (parent.label, parent.num_frames) == (clip.label, clip.num_frames)
+        theirs = canonical(parent.positions, tiny_set.skeleton)
+        theirs = resample(resample(theirs, 64), parent.num_frames)
+        assert np.abs(clip.positions - theirs).max() < 0.03
+
+
+def test_what_is_transferred_changes_the_clip(tiny_set: MotionSet) -> None:
+    still, moved = (ready(tiny_set, truncation=t).sample(wanted([0, 1, 2])) for t in (0.0, 2.0))
+    for a, b in zip(still, moved, strict=True):
+        assert a.parent_id == b.parent_id and np.abs(a.positions - b.positions).max() > 1e-4
+
+
+def test_two_persons_keep_their_places() -> None:
+    pairs = make_pair_set()
+    real = {m.sample_id: m for m in pairs.motions}
+    for clip in ready(pairs, truncation=0.0).sample(wanted([0, 1])):
+        theirs = resample(canonical(real[clip.parent_id or ""].positions, pairs.skeleton), clip.num_frames)
+        root = pairs.skeleton.root
+        assert np.abs(clip.positions[:, :, root] - theirs[:, :, root]).max() < 0.05
+
+
+def test_a_large_class_keeps_evenly_spread_anchors(
+    tiny_set: MotionSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "PER_CLASS", 3)
+    model = ready(tiny_set)
+    assert [len(m) for m in model.anchors.members] == [3, 3, 3]
+    first = [m.sample_id for m in tiny_set.motions if m.label == 1]
+    assert model.anchors.ids[3:6] == [first[0], first[round((len(first) - 1) / 2)], first[-1]]
+    where = [[m.sample_id for m in tiny_set.motions].index(i) for i in model.anchors.ids]
+    torch.testing.assert_close(model.anchors.clips, to_tensors(tiny_set, 1).x[where])
