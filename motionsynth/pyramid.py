@@ -64,6 +64,62 @@ def kept(skeleton: Skeleton) -> tuple[tuple[int, ...], ...]:
     )
 
 
+def expansion(skeleton: Skeleton) -> tuple[np.ndarray, ...]:
+    """For each step to a coarser level, the matrix that goes back: float32 [fine, coarse], rows sum to 1.
+
+    A joint that stayed is copied; one that went is the mean of its neighbours that stayed (Kinetic-GAN's tables for
+    25 joints, but for their extra factor of a half on the four limbs of the last step).
+    """
+    levels = pyramid(skeleton)
+    out = []
+    for fine, coarse in zip(levels, levels[1:], strict=False):
+        near = fine.adjacency
+        at = [fine.joints.index(j) for j in coarse.joints]
+        matrix = near[:, at]
+        matrix[at] = np.eye(len(at), dtype=np.float32)
+        lost = np.flatnonzero(matrix.sum(1) == 0)
+        if len(lost):
+            # Further than one edge from anything that stayed: the closest ones there are.
+            hops = _hops(fine)[np.ix_(lost, at)]
+            matrix[lost] = hops == hops.min(1, keepdims=True)
+        out.append(matrix / matrix.sum(1, keepdims=True))
+    return tuple(out)
+
+
+def partitions(level: Level, centre: int, published: bool = False) -> np.ndarray:
+    """The three neighbourhoods of spatial graph convolution: float32 [3, n, n], columns of their sum add up to 1.
+
+    Itself, neighbours as far from the centre or farther, neighbours closer to it (ST-GCN, Yan et al., AAAI 2018,
+    "spatial configuration"; x @ A sums over sources).
+
+    Args:
+        level: Of a pyramid.
+        centre: Original index of the joint that distances are taken from.
+        published: Count every distance above one edge as the same, as ST-GCN's and Kinetic-GAN's code does.
+    """
+    n = len(level.joints)
+    links = level.adjacency + np.eye(n, dtype=np.float32)
+    normed = links / links.sum(0, keepdims=True)
+    far = _hops(level)[level.joints.index(centre)].astype(float)
+    if published:
+        far[far > 1] = np.inf
+    itself = np.eye(n, dtype=bool)
+    closer = far[:, None] < far[None]
+    return np.stack([normed * itself, normed * ~closer * ~itself, normed * closer]).astype(np.float32)
+
+
+def _hops(level: Level) -> np.ndarray:
+    """Edges between any two joints of a level, [n, n]."""
+    n = len(level.joints)
+    hops = np.full((n, n), n)
+    reach = np.eye(n)
+    for step in range(n):
+        hops[(reach > 0) & (hops == n)] = step
+        reach = reach @ (level.adjacency + np.eye(n))
+        reach = (reach > 0).astype(float)
+    return hops
+
+
 def _level(graph: Graph) -> Level:
     at = {joint: i for i, joint in enumerate(graph)}
     edges = {(min(at[i], at[j]), max(at[i], at[j])) for i, near in graph.items() for j in near}

@@ -223,6 +223,8 @@ class Trainer:
         logged: dict[str, float] = {}
         weights = self.generator.config.loss_weights
         for group, optimiser in self.optimisers.items():
+            if self.step % self.generator.every(group):
+                continue
             mine = [p for g in optimiser.param_groups for p in g["params"]]
             inside = set(mine)
             for p in self.generator.parameters():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from motionsynth.pyramid import coarsen, kept, pyramid
+from motionsynth.pyramid import coarsen, expansion, kept, partitions, pyramid
 from motionsynth.skeleton import TORSO_KEYS, Skeleton, get_skeleton, shipped
 
 
@@ -75,3 +75,57 @@ def test_any_tree_shrinks_to_one_joint(parents: tuple[int, ...]) -> None:
     levels = coarsen(tree(parents))
     sizes = [len(level) for level in levels]
     assert sizes[-1] == 1 and sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
+
+
+KINECT25_UP = {
+    # level-local numbers of the published tables: new node -> coarse nodes whose mean it is
+    1: {0: (2, 3, 4), 1: (4,), 3: (0,), 5: (1,), 7: (2,), 9: (3,), 2: (0,), 4: (1,), 6: (2,), 8: (3,), 10: (4,)},
+    0: {
+        1: (0, 10), 3: (1,), 4: (2, 10), 6: (2, 3), 8: (4, 10), 10: (4, 5), 12: (0, 6), 15: (7,), 16: (0, 8), 19: (9,),
+        21: (3,), 22: (3,), 23: (5,), 24: (5,), 0: (0,), 2: (1,), 5: (2,), 7: (3,), 9: (4,), 11: (5,), 13: (6,),
+        14: (7,), 17: (8,), 18: (9,), 20: (10,),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", sorted(KINECT25_UP))
+def test_kinect25_expands_by_the_published_table(step: int) -> None:
+    matrix = expansion(get_skeleton("kinect25"))[step]
+    table = KINECT25_UP[step]
+    assert sorted(table) == list(range(len(matrix)))
+    for node, sources in table.items():
+        expected = np.zeros(matrix.shape[1])
+        expected[list(sources)] = 1 / len(sources)
+        np.testing.assert_allclose(matrix[node], expected, atol=1e-6, err_msg=str(node))
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_expanding_keeps_what_stayed_and_averages_the_rest(name: str) -> None:
+    skeleton = get_skeleton(name)
+    for matrix, stay in zip(expansion(skeleton), kept(skeleton), strict=True):
+        np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-6)
+        np.testing.assert_array_equal(matrix[list(stay)], np.eye(len(stay)))
+
+
+@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("published", [True, False])
+def test_partitions_share_out_every_neighbour_once(name: str, published: bool) -> None:
+    skeleton = get_skeleton(name)
+    centre = coarsen(skeleton)[-1][0]
+    for level in pyramid(skeleton):
+        a = partitions(level, centre, published)
+        links = level.adjacency + np.eye(len(level.joints))
+        np.testing.assert_array_equal((a > 0).sum(0), links)
+        np.testing.assert_allclose(a.sum((0, 1)), 1, atol=1e-6)
+        assert np.array_equal(a[0] > 0, np.eye(len(level.joints)) > 0)
+
+
+def test_partitions_point_towards_the_centre() -> None:
+    chain = tree((-1, 0, 1, 2, 3))
+    level = pyramid(chain)[0]
+    _, farther, closer = partitions(level, 0)
+    # column 2: its source 1 is closer to joint 0, its source 3 farther
+    assert closer[1, 2] > 0 and farther[3, 2] > 0 and closer[3, 2] == 0
+    # the published code sees beyond one edge no difference
+    _, same, near = partitions(level, 0, published=True)
+    assert same[2, 3] > 0 and near[2, 3] == 0 and near[1, 2] > 0

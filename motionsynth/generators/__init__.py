@@ -12,6 +12,7 @@ from motionsynth.errors import InputError
 from motionsynth.generators.base import Batch, Context, Generator, SampleRequest, fit_context
 
 GENERATORS: dict[str, tuple[str, str, str]] = {
+    "kinetic_gan": ("motionsynth.generators.kinetic_gan", "KineticGAN", "KineticGANConfig"),
     "motion_gan": ("motionsynth.generators.motion_gan", "MotionGAN", "MotionGANConfig"),
 }
 """name -> (module, generator class, config class)."""

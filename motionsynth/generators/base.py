@@ -41,6 +41,7 @@ class Context:
         bone_mean, bone_std: Log bone lengths over training clips, [V - 1].
         rest: Mean bone direction over training clips, [V - 1] of unit xyz.
         scale: Root-mean-square joint distance from the root (metres): the unit the networks work in.
+        span: Smallest and largest coordinate of the training clips (metres), as min-max scaling needs it.
         limits: Joint-angle and speed limits fitted to the training clips.
     """
 
@@ -57,6 +58,7 @@ class Context:
     bone_std: tuple[float, ...]
     rest: tuple[tuple[float, float, float], ...]
     scale: float
+    span: tuple[float, float]
     limits: MotionLimits
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,6 +79,7 @@ class Context:
                 "nearest": tuple(d["nearest"]),
                 "shapes": tuple(tuple((int(t), int(m)) for t, m in c) for c in d["shapes"]),
                 "clips": tuple(tuple(c) for c in d["clips"]),
+                "span": tuple(d["span"]),
                 "bone_mean": tuple(d["bone_mean"]),
                 "bone_std": tuple(d["bone_std"]),
                 "rest": tuple((float(a), float(b), float(c)) for a, b, c in d["rest"]),
@@ -150,6 +153,7 @@ def fit_context(train: MotionSet, rare: Sequence[int] = ()) -> Context:
         bone_std=tuple((lengths.std(0) + 0.01).tolist()),
         rest=tuple((float(a), float(b), float(c)) for a, b, c in rest),
         scale=float(np.sqrt(np.mean(spread))),
+        span=(float(min(c.min() for c in clips)), float(max(c.max() for c in clips))),
         limits=fit_limits(train),
     )
 
@@ -200,6 +204,10 @@ class Generator(nn.Module, ABC):
     @abstractmethod
     def averaged(self) -> list[nn.Parameter]:
         """Parameters of which training keeps an exponential moving average, used for sampling."""
+
+    def every(self, group: str) -> int:
+        """Steps from one update of an optimiser group to the next."""
+        return 1
 
     def diagnostics(self) -> dict[str, float]:
         """Figures of the last `losses` call that are worth logging but are no loss terms."""

@@ -30,7 +30,7 @@ from motionsynth.generators.base import (
     rigid_resample,
 )
 from motionsynth.generators.critic import DualStreamCritic, random_view
-from motionsynth.generators.layers import ModulatedBlock, TemporalAttention, cosine_basis
+from motionsynth.generators.layers import ModulatedBlock, TemporalAttention, cosine_basis, forward_kinematics
 from motionsynth.generators.transfer import Anchors
 from motionsynth.limits import physics_loss
 from motionsynth.losses import check_weights
@@ -183,16 +183,12 @@ class Decoder(nn.Module):
         h = last(h * (1 + self.attention_gain * (h.shape[-1] * alpha - 1))[:, None], w)
         out = self.head(nn.functional.leaky_relu(h, 0.2))
         out = out + self.coarse(w).view(b, -1, WAVES) @ self.waves
-        # Time stays last, so that all of this runs along contiguous memory: [B, M, N + 1, 3, T].
         out = out.view(b, self.persons, self.bones + 1, 3, -1)
-        direction = out[:, :, 1:]
-        direction = direction / (direction.square().sum(3, keepdim=True) + 1e-8).sqrt()
         log_length = self.bone_mean + self.bone_std * self.sizes(w).view(b, self.persons, self.bones).clamp(
             -4, 4
         )
-        bones = direction * (log_length.exp() / self.scale)[..., None, None]
-        joints = (self.ancestors @ bones.flatten(3)).view(b, self.persons, -1, 3, out.shape[-1])
-        return (out[:, :, :1] + joints).permute(0, 1, 4, 2, 3), alpha
+        length = log_length.exp() / self.scale
+        return forward_kinematics(out[:, :, 0], out[:, :, 1:], length, self.ancestors), alpha
 
 
 class MotionGAN(Generator):
