@@ -3,6 +3,8 @@
 | question | metrics | file |
 |---|---|---|
 | Is the set distributed like the real one? | Frechet, kernel and RBF distances | `metrics_distribution` |
+| Does it miss real ones, or make unreal ones? | precision, recall, density, coverage | `metrics_coverage` |
+| Do two persons act on each other? | closest approach, facing, bearing | `metrics_interaction` |
 | Is it varied, and new? | MDI (eq. 9), diversity, memorisation | `metrics_diversity` |
 | Is each clip a plausible motion? | TCS (eq. 8), energy, physics, bone lengths | `metrics_motion` |
 | What did a recogniser gain? | improvement (eq. 7), gap closed, intervals | `metrics_gain` |
@@ -11,6 +13,7 @@ Equation numbers are those of Galstyan 2025. No figure about generated clips is 
 function that returns a report puts the same figure for real clips beside it.
 """
 
+from motionsynth.metrics_coverage import CoverageReport, coverage_beside_real, neighbourhood_shares
 from motionsynth.metrics_distribution import (
     FrechetReport,
     PairedDistance,
@@ -33,6 +36,13 @@ from motionsynth.metrics_diversity import (
     standardise,
 )
 from motionsynth.metrics_gain import Interval, gap_closed, improvement, paired_interval, wilson_interval
+from motionsynth.metrics_interaction import (
+    Approach,
+    InteractionReport,
+    closest_approach,
+    interaction_beside_real,
+    wasserstein,
+)
 from motionsynth.metrics_motion import (
     ConsistencyReport,
     ViolationReport,
@@ -50,17 +60,22 @@ from motionsynth.metrics_motion import (
 )
 
 __all__ = [
+    "Approach",
     "ConsistencyReport",
+    "CoverageReport",
     "DiversityReport",
     "FrechetReport",
+    "InteractionReport",
     "Interval",
     "MemorisationReport",
     "PairedDistance",
     "ViolationReport",
     "bone_length_variation",
     "clip_vectors",
+    "closest_approach",
     "consistency_beside_real",
     "consistency_scale",
+    "coverage_beside_real",
     "diversity",
     "diversity_beside_real",
     "frechet_distance",
@@ -69,6 +84,7 @@ __all__ = [
     "gap_closed",
     "gaussian_frechet",
     "improvement",
+    "interaction_beside_real",
     "kernel_distance",
     "ledoit_wolf",
     "mean_speed",
@@ -76,6 +92,7 @@ __all__ = [
     "motion_energy_ratio",
     "movement_diversity_index",
     "nearest_distance",
+    "neighbourhood_shares",
     "paired_interval",
     "physics_violations",
     "principal_axes",
@@ -84,5 +101,6 @@ __all__ = [
     "temporal_consistency",
     "time_shuffled",
     "violations_beside_real",
+    "wasserstein",
     "wilson_interval",
 ]

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from motionsynth.beds import Bed
+from motionsynth.errors import InputError
 from motionsynth.limits import fit_limits
+from motionsynth.metrics_coverage import coverage_beside_real
 from motionsynth.metrics_distribution import frechet_motion_distance
 from motionsynth.metrics_diversity import diversity_beside_real, memorisation
+from motionsynth.metrics_interaction import interaction_beside_real
 from motionsynth.metrics_motion import consistency_beside_real, violations_beside_real
 from motionsynth.motion import MotionSet
 from motionsynth.protocol import BedTensors
@@ -34,8 +37,9 @@ def quality_report(
 
     Returns:
         JSON-serialisable: `frechet` (pooled and per class, each with its floor), `diversity` (MDI, eq. 9),
-        `consistency` (TCS, eq. 8), `physics`, `memorisation`, `agreement` (share of synthetic clips that the
-        recogniser names as their class), `features` (what gave the features).
+        `coverage` (precision, recall, density, coverage; None for fewer than 2 clips to a side), `consistency` (TCS,
+        eq. 8), `physics`, `interaction` (of two persons; None where no class shows any), `memorisation`, `agreement`
+        (share of synthetic clips that the recogniser names as their class), `features` (what gave the features).
     """
     bed: Bed = tensors.bed
     model = train_recogniser(tensors.train, tensors.info, bed.train.class_names, training, seed)
@@ -62,11 +66,29 @@ def quality_report(
         "diversity": asdict(
             diversity_beside_real(real_features, features, real.labels, synthetic.labels, seed=seed)
         ),
+        "coverage": _coverage(real_features, features, seed),
         "consistency": asdict(consistency_beside_real(real, synthetic)),
         "physics": asdict(violations_beside_real(real, synthetic, fit_limits(bed.train))),
+        "interaction": _interaction(real, synthetic, seed),
         "memorisation": asdict(memorisation(features, train_features)),
         "agreement": float((probabilities.argmax(1) == synthetic.labels).mean()),
     }
+
+
+def _coverage(real: np.ndarray, made: np.ndarray, seed: int) -> dict[str, Any] | None:
+    neighbours = min(5, min(len(real) // 2, len(made)) - 1)
+    if neighbours < 1:
+        return None
+    return asdict(coverage_beside_real(real, made, neighbours, seed=seed))
+
+
+def _interaction(real: MotionSet, made: MotionSet, seed: int) -> dict[str, Any] | None:
+    if real.num_persons < 2:
+        return None
+    try:
+        return asdict(interaction_beside_real(real, made, seed=seed))
+    except InputError:
+        return None  # two persons are stored, but no class shows them together
 
 
 def format_quality(reports: list[dict[str, Any]]) -> str:

@@ -67,6 +67,8 @@ def test_each_fault_shows_in_its_own_figure(reports: dict[str, dict[str, Any]]) 
     assert reports["mislabelled"]["agreement"] < 0.05
     per_class = [d["ratio"] for d in reports["mislabelled"]["frechet"]["per_class"].values()]
     assert min(per_class) > 5
+    assert reports["frozen"]["coverage"]["precision"] < 0.5 < reports["perfect"]["coverage"]["precision"]
+    assert reports["perfect"]["interaction"] is None  # one person
     # Copies of training clips: perfect by every figure but one.
     assert reports["copies"]["memorisation"]["median"] < 1e-3
     assert reports["perfect"]["memorisation"]["median"] > 0.01
