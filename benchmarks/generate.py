@@ -37,6 +37,7 @@ from motionsynth.generators import build_generator, fit_context, load_generator
 from motionsynth.generators.base import Generator
 from motionsynth.motion import MotionSet
 from motionsynth.recipes import motion_gan
+from motionsynth.training import Sampler, TrainingConfig
 from rayjobs.generate import generate, header_of, request_for
 from storage import Storage
 from storage.checkpoints import load_checkpoint, save_checkpoint
@@ -126,7 +127,8 @@ def prepare(storage: Storage, settings: Settings) -> None:
     motions = bundled_sample(settings.every)
     context = fit_context(motions)
     torch.manual_seed(0)
-    generator = build_generator(recipe.generator, config, context)
+    generator = build_generator(recipe.generator, config, context).eval()
+    generator.finish(Sampler(motions, context, TrainingConfig(), generator.frames, 0).everything())
     body = {
         "generator": recipe.generator,
         "generator_config": asdict(config),

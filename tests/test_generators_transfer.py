@@ -101,5 +101,15 @@ def test_a_large_class_keeps_evenly_spread_anchors(
     assert [len(m) for m in model.anchors.members] == [3, 3, 3]
     first = [m.sample_id for m in tiny_set.motions if m.label == 1]
     assert model.anchors.ids[3:6] == [first[0], first[round((len(first) - 1) / 2)], first[-1]]
-    where = [[m.sample_id for m in tiny_set.motions].index(i) for i in model.anchors.ids]
-    torch.testing.assert_close(model.anchors.clips, to_tensors(tiny_set, 1).x[where])
+    monkeypatch.undo()
+    every = ready(tiny_set).anchors
+    where = [every.ids.index(i) for i in model.anchors.ids]
+    torch.testing.assert_close(model.anchors.styles, every.styles[where])
+    torch.testing.assert_close(model.anchors.direction, every.direction[where])
+
+
+def test_who_is_absent_lends_nothing() -> None:
+    anchors = ready(make_pair_set()).anchors
+    alone = anchors.members[2]  # "stand alone"
+    assert anchors.direction[alone, 0].abs().max() > 0.01
+    assert not anchors.direction[alone, 1].any() and not anchors.root[alone, 1].any()

@@ -367,7 +367,7 @@ class MotionGAN(Generator):
 
     def _transfer(self, requests: Sequence[SampleRequest], rngs: list[np.random.Generator]) -> list[Motion]:
         """Real clips, each changed by a share of the difference between two clips of a common class."""
-        anchors, sk = self.anchors, self.context.skeleton
+        anchors = self.anchors
         draws = [anchors.draw(r.label, rng) for r, rng in zip(requests, rngs, strict=True)]
         device = anchors.styles.device
         share = (
@@ -375,13 +375,13 @@ class MotionGAN(Generator):
             * self.config.truncation
         )
         at, one, other = torch.tensor(draws, device=device).T
-        style = anchors.styles[at] + share[:, None] * (anchors.styles[one] - anchors.styles[other])
+        style = anchors.style(at, one, other, share)
         shapes = [anchors.shapes[a] for a, _, _ in draws]
         seconds = torch.tensor([t / self.context.fps for t, _ in shapes], device=device)
         y = torch.tensor([r.label for r in requests], device=device)
         x, _ = self.decode(torch.zeros(len(y), self.config.noise, device=device), y, style, seconds)
-        made = anchors.change(whole(x * self.context.scale, STORED_FRAMES), at, one, other, share, sk)
+        made = anchors.complete(x * self.context.scale, at, one, other, share)
         return [
-            self.to_motion(r, rigid_resample(p[:m], t, sk), parent_id=anchors.ids[a])
+            self.to_motion(r, rigid_resample(p[:m], t, self.context.skeleton), parent_id=anchors.ids[a])
             for r, p, (t, m), (a, _, _) in zip(requests, made.cpu().numpy(), shapes, draws, strict=True)
         ]

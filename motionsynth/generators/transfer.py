@@ -66,17 +66,19 @@ def fill_absent(x: Tensor) -> Tensor:
 
 
 class Anchors(nn.Module):
-    """Training clips with their styles, and what the generator rebuilds of them; fitted once it is trained.
+    """Training clips as styles and what the generator leaves out of them; fitted once the generator is trained.
 
     Sizes follow from the context alone, so that a checkpoint's tensors fit a freshly built generator.
     """
 
-    clips: Tensor
-    rebuilt: Tensor
+    root: Tensor
+    direction: Tensor
+    ratio: Tensor
     styles: Tensor
 
     def __init__(self, context: Context, frames: int, style: int) -> None:
         super().__init__()
+        self.frames, self.skeleton = frames, context.skeleton
         self.picks = [
             np.unique(np.linspace(0, len(pool) - 1, PER_CLASS).round().astype(int))
             if pool
@@ -89,18 +91,28 @@ class Anchors(nn.Module):
         self.ids = [ids[i] for ids, pick in zip(context.clips, self.picks, strict=True) for i in pick]
         many = [c for c, n in enumerate(size) if n > 1]
         self.lenders = [c for c in many if c not in context.rare] or many
-        shape = (sum(size), context.num_persons, frames, context.skeleton.num_joints, 3)
-        self.register_buffer("clips", torch.zeros(shape))
-        self.register_buffer("rebuilt", torch.zeros(shape))
-        self.register_buffer("styles", torch.zeros(sum(size), style))
+        a, m, bones = sum(size), context.num_persons, len(self.skeleton.bones)
+        self.register_buffer("root", torch.zeros(a, m, frames, 3))
+        self.register_buffer("direction", torch.zeros(a, m, frames, bones, 3))
+        self.register_buffer("ratio", torch.ones(a, m, bones))
+        self.register_buffer("styles", torch.zeros(a, style))
 
     @torch.no_grad()
     def fit(self, clips: Batch, rebuilt: Tensor, styles: Tensor) -> None:
-        """Keep clips and rebuilt clips (metres) and styles [B, S]; all in the order of the training clips."""
+        """Keep styles [B, S], and the difference of clips and rebuilt clips, [B, M, T, V, 3], metres.
+
+        All in the order of the training clips.
+        """
         where = [(clips.y == c).nonzero()[:, 0][torch.from_numpy(p)] for c, p in enumerate(self.picks)]
         at = torch.cat(where)
-        self.clips.copy_(whole(fill_absent(clips.x[at]), self.clips.shape[2]))
-        self.rebuilt.copy_(whole(rebuilt[at], self.clips.shape[2]))
+        filled = fill_absent(clips.x[at])
+        # A person whom a clip never shows has no difference to lend.
+        there = (filled != 0).flatten(2).any(-1)[:, :, None, None]
+        real = Body.split(whole(filled, self.frames), self.skeleton)
+        drawn = Body.split(whole(rebuilt[at], self.frames), self.skeleton)
+        self.root.copy_((real.root - drawn.root) * there)
+        self.direction.copy_((real.direction - drawn.direction) * there[..., None])
+        self.ratio.copy_(real.length / drawn.length)
         self.styles.copy_(styles[at])
 
     def draw(self, label: int, rng: np.random.Generator) -> tuple[int, int, int]:
@@ -108,7 +120,7 @@ class Anchors(nn.Module):
 
         A class without a training clip starts from any clip. Where no class has two clips, nothing is lent.
         """
-        pool = self.members[label] if len(self.members[label]) else np.arange(len(self.clips))
+        pool = self.members[label] if len(self.members[label]) else np.arange(len(self.styles))
         anchor = int(rng.choice(pool))
         if not self.lenders:
             return anchor, anchor, anchor
@@ -116,28 +128,26 @@ class Anchors(nn.Module):
         one, other = rng.choice(lender, 2, replace=False)
         return anchor, int(one), int(other)
 
-    def change(
-        self, made: Tensor, at: Tensor, one: Tensor, other: Tensor, share: Tensor, skeleton: Skeleton
-    ) -> Tensor:
-        """The anchors, changed as the generator changed them and by what it rebuilds of no clip.
+    def style(self, at: Tensor, one: Tensor, other: Tensor, share: Tensor) -> Tensor:
+        """Styles of anchors [B], changed by a share [B] of the difference between two clips: [B, S]."""
+        return self.styles[at] + share[:, None] * (self.styles[one] - self.styles[other])
+
+    def complete(self, made: Tensor, at: Tensor, one: Tensor, other: Tensor, share: Tensor) -> Tensor:
+        """Add to what the generator made of `style` what it leaves out of the three real clips.
 
         Args:
-            made: What the generator draws for the changed styles, [B, M, T, V, 3], metres.
-            at, one, other: Anchors, and the clips that lend their difference, [B] each.
-            share: Of that difference, [B].
-            skeleton: Of the clips.
+            made: [B, M, T, V, 3], metres.
+            at, one, other, share: As for `style`.
 
         Returns:
-            [B, M, T, V, 3], metres; bones of one length per clip.
+            [B, M, frames, V, 3], metres; bones of one length per clip.
         """
-        new = Body.split(made, skeleton)
-        # What is rebuilt of no clip: the difference between a real clip and its reconstruction.
-        root, direction = new.root, new.direction
-        for i, factor in ((at, torch.ones_like(share)), (one, share), (other, -share)):
-            real, drawn = Body.split(self.clips[i], skeleton), Body.split(self.rebuilt[i], skeleton)
-            factor = factor.view(-1, 1, 1, 1)
-            root = root + factor * (real.root - drawn.root)
-            direction = direction + factor[..., None] * (real.direction - drawn.direction)
-        start, drawn = Body.split(self.clips[at], skeleton), Body.split(self.rebuilt[at], skeleton)
-        length = start.length * new.length / drawn.length
-        return Body(root=root, direction=direction, length=length).join(skeleton)
+        new = Body.split(whole(made, self.frames), self.skeleton)
+        u = share.view(-1, 1, 1, 1)
+        return Body(
+            root=new.root + self.root[at] + u * (self.root[one] - self.root[other]),
+            direction=new.direction
+            + self.direction[at]
+            + u[..., None] * (self.direction[one] - self.direction[other]),
+            length=new.length * self.ratio[at],
+        ).join(self.skeleton)
