@@ -263,10 +263,12 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything needed to resume: nested dicts and lists of tensors and plain values."""
+        fitted = self.generator.fitted
+        tensors = {k: v for k, v in self.generator.state_dict().items() if not k.startswith(fitted)}
         return {
             "step": self.step,
             "stage": self.stage,
-            "generator": self.generator.state_dict(),
+            "generator": tensors,
             "average": {str(i): a for i, a in enumerate(self.average)},
             "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
         }
@@ -276,7 +278,9 @@ class Trainer:
         self.step = int(state["step"])
         if int(state["stage"]):
             self._enter(int(state["stage"]))
-        self.generator.load_state_dict(state["generator"])
+        own = self.generator.state_dict()
+        fitted = {k: v for k, v in own.items() if k.startswith(self.generator.fitted)}
+        self.generator.load_state_dict(fitted | state["generator"])
         self.average = [state["average"][str(i)].to(self.device) for i in range(len(self.average))]
         for name, o in self.optimisers.items():
             o.load_state_dict(state["optimisers"][name])

@@ -69,8 +69,10 @@ def test_same_seed_same_weights(tiny_set: MotionSet) -> None:
     assert not train(tiny_set).training
 
 
-def test_learns_the_tiny_set(tiny_set: MotionSet) -> None:
-    model = train(tiny_set, RecogniserTraining(steps=60, batch=24))
+@pytest.mark.parametrize("precision", recognition.PRECISIONS)
+def test_learns_the_tiny_set(precision: str, tiny_set: MotionSet) -> None:
+    model = train(tiny_set, RecogniserTraining(steps=60, batch=24, precision=precision))
+    assert all(p.dtype == torch.float32 for p in model.parameters())
     probabilities, features = predict(model, to_tensors(tiny_set, 1), batch=7)
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
     assert (probabilities.argmax(1) == tiny_set.labels).mean() > 0.9
@@ -143,6 +145,7 @@ def test_classes_are_balanced(tiny_set: MotionSet, monkeypatch: pytest.MonkeyPat
         ({"steps": 0}, "steps is 0"),
         ({"batch": 1}, "batch is 1"),
         ({"real_only_tail": 1.0}, "real_only_tail is 1.0"),
+        ({"precision": "float16"}, "precision is 'float16'; allowed: float32, bfloat16"),
         ({"average": 1.0}, "average is 1.0"),
     ],
 )

@@ -182,6 +182,8 @@ class Generator(nn.Module, ABC):
 
     terms: Mapping[str, tuple[str, ...]]
     name: str
+    fitted: tuple[str, ...] = ()
+    """Beginnings of the names in `state_dict` that `finish` fills: what is sampled with, but not trained."""
 
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__()

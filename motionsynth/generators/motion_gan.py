@@ -196,6 +196,7 @@ class MotionGAN(Generator):
 
     name = "motion_gan"
     terms = {"critic": CRITIC_TERMS, "generator": GENERATOR_TERMS}
+    fitted = ("anchors.", "style_mean", "style_root")
 
     config: MotionGANConfig
     nearest: Tensor
