@@ -222,6 +222,7 @@ class KineticGAN(Generator):
 
     name = "kinetic_gan"
     terms = {"critic": TERMS, "generator": ("adversarial",)}
+    fitted = ("w_mean",)
 
     config: KineticGANConfig
     critic_steps: Tensor
