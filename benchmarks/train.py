@@ -215,7 +215,7 @@ def _generator(name: str, shape: Shape, settings: Settings, add: Add) -> None:
             trainer.advance()
 
     add(shape, name, "training", generator.frames, train, training.batch)
-    generator.eval().finish(trainer.sampler.everything())
+    generator = trainer.averaged_generator()
     requests = [
         SampleRequest(sample_id=str(i), label=i % shape.motions.num_classes, seed=i)
         for i in range(settings.batch)
