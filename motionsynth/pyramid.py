@@ -80,7 +80,7 @@ def expansion(skeleton: Skeleton) -> tuple[np.ndarray, ...]:
         lost = np.flatnonzero(matrix.sum(1) == 0)
         if len(lost):
             # Further than one edge from anything that stayed: the closest ones there are.
-            hops = _hops(fine)[np.ix_(lost, at)]
+            hops = _hops(fine)[lost][:, at]
             matrix[lost] = hops == hops.min(1, keepdims=True)
         out.append(matrix / matrix.sum(1, keepdims=True))
     return tuple(out)
