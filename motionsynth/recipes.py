@@ -96,7 +96,11 @@ def kinetic_gan() -> Recipe:
 
 
 def kinetic_gan_published() -> Recipe:
-    """Kinetic-GAN as its code has it (Degardin et al. 2022): Adam 2e-4, five critic steps, no weight average."""
+    """Kinetic-GAN as its code has it (Degardin et al. 2022): Adam 2e-4, five critic steps, no weight average.
+
+    Ours all the same: whole clips resampled to 64 frames instead of their first 64, the rate's cosine decay, Adam's
+    second beta of 0.99 instead of 0.999, and as many clips seen as `kinetic_gan` sees.
+    """
     return replace(
         kinetic_gan(),
         generator_config=type(build_config("kinetic_gan", {})).published(),

@@ -34,7 +34,8 @@ class RecogniserTraining:
         synthetic_share: Where a class has synthetic clips: the probability that one of them is drawn for it.
             At most 0.5, so that at least half of each class's draws is real.
         real_only_tail: Last share of the steps that sees real clips only (Gen2Balance's second stage).
-        precision: "float32", or "bfloat16" for mixed precision: Ta-CNN then trains 1.7 times as fast on CPUs with AMX.
+        precision: "float32", or "bfloat16" for mixed precision, whose gain in speed `python -m benchmarks.train --bf16`
+            tells.
         average: Decay per step of the weight average over the second half of the steps, which is what is judged (0
             turns it off).
     """

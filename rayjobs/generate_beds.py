@@ -51,7 +51,8 @@ def generate_beds(
                 "first."
             )
         bed = experiment.load_bed(storage, dataset, spec)
-        wanted = bed.rare or tuple(range(bed.train.num_classes))
+        shown = set(bed.train.labels.tolist())  # nobody can make clips of a class that no training clip shows
+        wanted = [c for c in bed.rare or range(bed.train.num_classes) if c in shown]
         request = request_for(
             storage, info.prefix, dict.fromkeys(wanted, recipe.synthetic_per_class), seed=spec.seed,
             shard_size=SHARD_SIZE,

@@ -219,6 +219,9 @@ def test_tensors_of_another_size_are_refused(name: str, tiny_set: MotionSet) -> 
     config = {"generator": name, "context": generator.context.to_dict()}
     with pytest.raises(InputError, match="do not fit its config .*train again"):
         load_generator(generator.state_dict(), config | {"generator_config": {}})
+    old = {k: v for k, v in generator.context.to_dict().items() if k != "clips"}
+    with pytest.raises(InputError, match="another version: train again"):
+        load_generator(generator.state_dict(), config | {"context": old, "generator_config": {}})
     tensors = dict(list(generator.state_dict().items())[1:])
     with pytest.raises(InputError, match="do not fit its config"):
         load_generator(tensors, config | {"generator_config": dataclasses.asdict(generator.config)})

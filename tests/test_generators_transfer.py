@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from motionsynth.errors import InputError
 from motionsynth.generators import Generator, SampleRequest, fit_context, transfer
 from motionsynth.generators.motion_gan import MotionGAN
 from motionsynth.generators.transfer import Anchors, Body, fill_absent
@@ -65,6 +66,12 @@ def test_without_a_common_class_rare_ones_lend_and_without_pairs_nobody_does(tin
     singles = tiny_set.select([int(np.flatnonzero(tiny_set.labels == c)[0]) for c in range(3)])
     lonely = Anchors(fit_context(singles), 16, 4)
     assert lonely.draw(2, rng) == (2, 2, 2)
+
+
+def test_a_class_without_clips_is_refused(tiny_set: MotionSet) -> None:
+    gone = tiny_set.select(np.flatnonzero(tiny_set.labels != 1))
+    with pytest.raises(InputError, match="'wave left hand' has no training clip"):
+        ready(gone).sample(wanted([0, 1]))
 
 
 def test_nothing_transferred_leaves_the_real_clip(tiny_set: MotionSet) -> None:

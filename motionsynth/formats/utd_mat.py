@@ -35,8 +35,8 @@ def read_utd_mat(path: Path) -> np.ndarray:
         content = loadmat(str(path), appendmat=False, variable_names=["d_skel"])
     except FileNotFoundError:
         raise InputError(f"File '{path}' does not exist; give an existing UTD-MHAD .mat file.") from None
-    # A damaged file makes SciPy's parser fail in many ways (its own MatReadError, zlib.error, OSError,
-    # TypeError, ValueError, NotImplementedError, IndexError, MemoryError); they all mean the same to the user.
+    # A damaged file makes SciPy's parser fail in many ways, from zlib.error to MemoryError; they all mean the same to
+    # the user.
     except Exception as e:
         raise InputError(
             f"File '{path}' is not a complete MATLAB 5 file ({type(e).__name__}: {e}); download it again."

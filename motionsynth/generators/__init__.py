@@ -55,7 +55,12 @@ def load_generator(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> 
     Raises:
         InputError: the tensors are not those of the config.
     """
-    context = Context.from_dict(config["context"])
+    try:
+        context = Context.from_dict(config["context"])
+    except (KeyError, TypeError) as e:
+        raise InputError(
+            f"The checkpoint's context lacks or has too much ({e}); it was written by another version: train again."
+        ) from None
     generator = build_generator(
         config["generator"], build_config(config["generator"], config["generator_config"]), context
     )

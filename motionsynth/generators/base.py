@@ -189,6 +189,8 @@ class Generator(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.context = context
+        durations = torch.tensor([t / context.fps for pool in context.shapes for t, _ in pool]).log()
+        self.log_seconds = (float(durations.mean()), float(durations.std() + 0.1))
 
     @property
     def frames(self) -> int:
@@ -203,9 +205,14 @@ class Generator(nn.Module, ABC):
     def parameter_groups(self, stage: int) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by optimiser group, at training stage 1 (all classes) or 2 (rare classes)."""
 
-    @abstractmethod
     def averaged(self) -> list[nn.Parameter]:
-        """Parameters of which training keeps an exponential moving average, used for sampling."""
+        """Parameters of which training keeps an exponential moving average, used for sampling: all but `critic`'s."""
+        return [p for name, p in self.named_parameters() if not name.startswith("critic.")]
+
+    def duration(self, seconds_B: Tensor) -> Tensor:
+        """Durations as an input of about unit spread over the training clips, [B] -> [B, 1]."""
+        centre, spread = self.log_seconds
+        return ((seconds_B.log() - centre) / spread)[:, None]
 
     def every(self, group: str) -> int:
         """Steps from one update of an optimiser group to the next."""

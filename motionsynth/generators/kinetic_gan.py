@@ -261,18 +261,15 @@ class KineticGAN(Generator):
         self.register_buffer("ancestors", torch.from_numpy(context.skeleton.ancestors), persistent=False)
         self.register_buffer("w_mean", torch.zeros(k, self.inputs))
         self.register_buffer("span", torch.tensor(context.span), persistent=False)
-        durations = torch.tensor([t / context.fps for pool in context.shapes for t, _ in pool]).log()
-        self.log_seconds = (float(durations.mean()), float(durations.std() + 0.1))
         self.register_buffer("critic_steps", torch.zeros((), dtype=torch.int64))
 
     def code(self, z: Tensor, y_B: Tensor, seconds: Tensor) -> Tensor:
         """w [B, D] of latents [B, latent], classes and durations."""
         parts = [self.embedding(y_B), z]
         if not self.config.as_published:
-            centre, spread = self.log_seconds
             # Each sample of unit length (pixel norm): no part of the input drowns another.
             parts = [nn.functional.normalize(p, dim=1) * p.shape[1] ** 0.5 for p in parts]
-            parts.append(((seconds.log() - centre) / spread)[:, None])
+            parts.append(self.duration(seconds))
         return self.mapping(torch.cat(parts, 1))
 
     def draw(self, w: Tensor, noise: Sequence[Tensor]) -> Tensor:
@@ -353,16 +350,7 @@ class KineticGAN(Generator):
 
     def parameter_groups(self, stage: int) -> dict[str, list[nn.Parameter]]:
         """Both networks whole, at both stages: Kinetic-GAN has but one."""
-        critic = set(self.critic.parameters())
-        return {
-            "critic": list(self.critic.parameters()),
-            "generator": [p for p in self.parameters() if p not in critic],
-        }
-
-    def averaged(self) -> list[nn.Parameter]:
-        """Everything but the critic."""
-        critic = set(self.critic.parameters())
-        return [p for p in self.parameters() if p not in critic]
+        return {"critic": list(self.critic.parameters()), "generator": self.averaged()}
 
     @torch.no_grad()
     def finish(self, clips: Batch) -> None:

@@ -223,8 +223,6 @@ class MotionGAN(Generator):
         self.register_buffer("style_mean", torch.zeros(k, config.style))
         self.register_buffer("style_root", torch.eye(config.style).repeat(k, 1, 1))
         self.anchors = Anchors(context, STORED_FRAMES, config.style)
-        durations = torch.tensor([t / context.fps for pool in context.shapes for t, _ in pool]).log()
-        self.log_seconds = (float(durations.mean()), float(durations.std() + 0.1))
         self.made: tuple[Batch, Tensor] | None = None
         self.seen: dict[str, Tensor] = {}
 
@@ -234,9 +232,7 @@ class MotionGAN(Generator):
 
     def decode(self, noise: Tensor, y_B: Tensor, style: Tensor, seconds: Tensor) -> tuple[Tensor, Tensor]:
         """eq. 4 and the decoder: positions [B, M, T, V, 3] in units of `scale`, and the attention over time."""
-        centre, spread = self.log_seconds
-        duration = ((seconds.log() - centre) / spread)[:, None]
-        z = torch.cat([noise, self.embed(y_B), style, duration], -1)
+        z = torch.cat([noise, self.embed(y_B), style, self.duration(seconds)], -1)
         return self.decoder(self.mapping(z))
 
     def _encode(self, x: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -310,11 +306,6 @@ class MotionGAN(Generator):
             "critic": [p for p in self.critic.parameters() if p not in held],
         }
 
-    def averaged(self) -> list[nn.Parameter]:
-        """Everything but the critic."""
-        critic = set(self.critic.parameters())
-        return [p for p in self.parameters() if p not in critic]
-
     @torch.no_grad()
     def finish(self, clips: Batch) -> None:
         """Keep the anchors of "transfer"; fit the Gaussians of "class".
@@ -369,6 +360,11 @@ class MotionGAN(Generator):
     def _transfer(self, requests: Sequence[SampleRequest], rngs: list[np.random.Generator]) -> list[Motion]:
         """Real clips, each changed by a share of the difference between two clips of a common class."""
         anchors = self.anchors
+        if bare := sorted({r.label for r in requests if not len(anchors.members[r.label])}):
+            raise InputError(
+                f"Class '{self.context.class_names[bare[0]]}' has no training clip that a synthetic one could start "
+                "from; leave the class out of the request."
+            )
         draws = [anchors.draw(r.label, rng) for r, rng in zip(requests, rngs, strict=True)]
         device = anchors.styles.device
         share = (

@@ -119,10 +119,9 @@ class Anchors(nn.Module):
     def draw(self, label: int, rng: np.random.Generator) -> tuple[int, int, int]:
         """(anchor, and the two clips of one common class that lend their difference) for a clip of a class.
 
-        A class without a training clip starts from any clip. Where no class has two clips, nothing is lent.
+        Where no class has two clips, nothing is lent.
         """
-        pool = self.members[label] if len(self.members[label]) else np.arange(len(self.styles))
-        anchor = int(rng.choice(pool))
+        anchor = int(rng.choice(self.members[label]))
         if not self.lenders:
             return anchor, anchor, anchor
         lender = self.members[self.lenders[rng.integers(len(self.lenders))]]
