@@ -91,6 +91,34 @@ def test_what_is_transferred_changes_the_clip(tiny_set: MotionSet) -> None:
         assert a.parent_id == b.parent_id and np.abs(a.positions - b.positions).max() > 1e-4
 
 
+def test_a_class_is_not_changed_further_than_its_own_clips_differ(tiny_set: MotionSet) -> None:
+    """Clips of a quiet class that borrow from lively ones stay within the quiet one's spread."""
+    quiet = [m for m in tiny_set.motions if m.label == 1]
+    centre = quiet[0].positions
+    still = tuple(
+        replace(m, positions=(centre + 0.02 * (m.positions - centre)).astype(np.float32))
+        if m.label == 1 and m.positions.shape == centre.shape
+        else m
+        for m in tiny_set.motions
+    )
+    few = [i for i, m in enumerate(still) if m.label != 1 or m.positions.shape == centre.shape]
+    motions = replace(tiny_set, motions=still).select(few)
+    model = ready(motions, rare=(1,))
+    anchors = model.anchors
+    assert len(anchors.members[1]) > 1
+    own, lent = float(anchors.spread[1]), [float(anchors.spread[c]) for c in anchors.lenders]
+    assert own < 0.2 * min(lent)
+    for seed in range(20):
+        _, one, other = anchors.draw(1, np.random.default_rng(seed))
+        distance = float(anchors.apart[one, anchors.place[other]])
+        # The canonical forms of two views of a take are all but equal: nothing to scale down.
+        assert anchors.reach(1, one, other) * distance == pytest.approx(min(own, distance), rel=1e-4)
+    real = {m.sample_id: m for m in motions.motions}
+    for clip in model.sample(wanted([1] * 8)):
+        parent = resample(canonical(real[clip.parent_id or ""].positions, motions.skeleton), 64)
+        assert np.linalg.norm(resample(clip.positions, 64) - parent) < 3 * own
+
+
 def test_two_persons_keep_their_places() -> None:
     pairs = make_pair_set()
     real = {m.sample_id: m for m in pairs.motions}

@@ -75,7 +75,8 @@ class MotionGANConfig:
             which a clip takes a share between a half and all: a smaller one leaves near copies.
         style_prior: Where style comes from at sampling: "normal", N(0, I) as in the paper; "class", the Gaussian that
             the encoder's styles of that class's training clips follow (see `MotionGAN.finish`); or "transfer": a real
-            clip of the class, changed as two clips of a common class differ (see `transfer`).
+            clip of the class, changed as two clips of a common class differ, but no further than the class's own clips
+            differ (see `transfer`).
         loss_weights: One for each of `GENERATOR_TERMS`; flow and pose also weigh the critic's streams (eq. 2).
     """
 
@@ -367,10 +368,11 @@ class MotionGAN(Generator):
             )
         draws = [anchors.draw(r.label, rng) for r, rng in zip(requests, rngs, strict=True)]
         device = anchors.styles.device
-        share = (
-            torch.tensor([rng.uniform(0.5, 1) for rng in rngs], device=device).float()
-            * self.config.truncation
-        )
+        shares = [
+            rng.uniform(0.5, 1) * anchors.reach(r.label, one, other)
+            for r, rng, (_, one, other) in zip(requests, rngs, draws, strict=True)
+        ]
+        share = torch.tensor(shares, device=device) * self.config.truncation
         at, one, other = torch.tensor(draws, device=device).T
         style = anchors.style(at, one, other, share)
         shapes = [anchors.shapes[a] for a, _, _ in draws]

@@ -3,6 +3,8 @@
 A new clip starts from a real training clip of its class and changes as two clips of one common class differ
 (the delta-encoder of Schwartz et al., NeurIPS 2018, in the style space of a generator). The generator draws the
 change of style; what it cannot rebuild of the three clips (sensor noise, quick small movements) is added as it is.
+A difference larger than those between the class's own clips is scaled down to them: how far a deep squat varies would
+tear a shoulder exercise out of its class.
 
 Shape letters: A anchors, B clips, M persons, T frames, V joints, N = V - 1 bones.
 """
@@ -75,6 +77,8 @@ class Anchors(nn.Module):
     direction: Tensor
     ratio: Tensor
     styles: Tensor
+    apart: Tensor
+    spread: Tensor
 
     def __init__(self, context: Context, frames: int, style: int) -> None:
         super().__init__()
@@ -87,6 +91,7 @@ class Anchors(nn.Module):
         ]
         size = [len(p) for p in self.picks]
         self.members = np.split(np.arange(sum(size)), np.cumsum(size)[:-1])
+        self.place = np.concatenate([np.arange(n) for n in size])
         self.shapes = [pool[i] for pool, pick in zip(context.shapes, self.picks, strict=True) for i in pick]
         self.ids = [ids[i] for ids, pick in zip(context.clips, self.picks, strict=True) for i in pick]
         many = [c for c, n in enumerate(size) if n > 1]
@@ -97,6 +102,9 @@ class Anchors(nn.Module):
         self.register_buffer("direction", torch.zeros(a, m, frames, bones, 3, dtype=torch.float16))
         self.register_buffer("ratio", torch.ones(a, m, bones))
         self.register_buffer("styles", torch.zeros(a, style))
+        # Of clips of one class, by place in it; and its median over the class (0: nothing is known of its spread).
+        self.register_buffer("apart", torch.zeros(a, PER_CLASS))
+        self.register_buffer("spread", torch.zeros(len(size)))
 
     @torch.no_grad()
     def fit(self, clips: Batch, rebuilt: Tensor, styles: Tensor) -> None:
@@ -115,6 +123,13 @@ class Anchors(nn.Module):
         self.direction.copy_((real.direction - drawn.direction) * there[..., None])
         self.ratio.copy_(real.length / drawn.length)
         self.styles.copy_(styles[at])
+        poses = filled.flatten(1)
+        for c, m in enumerate(self.members):
+            if len(m) > 1:
+                self.apart[m, : len(m)] = torch.cdist(
+                    poses[m], poses[m], compute_mode="donot_use_mm_for_euclid_dist"
+                )
+                self.spread[c] = torch.pdist(poses[m]).median()
 
     def draw(self, label: int, rng: np.random.Generator) -> tuple[int, int, int]:
         """(anchor, and the two clips of one common class that lend their difference) for a clip of a class.
@@ -127,6 +142,11 @@ class Anchors(nn.Module):
         lender = self.members[self.lenders[rng.integers(len(self.lenders))]]
         one, other = rng.choice(lender, 2, replace=False)
         return anchor, int(one), int(other)
+
+    def reach(self, label: int, one: int, other: int) -> float:
+        """Share, in [0, 1], of the difference of two clips of one class that is no larger than a class's own spread."""
+        distance, spread = float(self.apart[one, self.place[other]]), float(self.spread[label])
+        return min(1.0, spread / distance) if spread and distance else 1.0
 
     def style(self, at: Tensor, one: Tensor, other: Tensor, share: Tensor) -> Tensor:
         """Styles of anchors [B], changed by a share [B] of the difference between two clips: [B, S]."""
