@@ -22,13 +22,13 @@ from motionsynth.metrics_gain import Interval, gap_closed, improvement, paired_i
 from motionsynth.motion import MotionSet, mirrored_labels
 from motionsynth.recognisers import Recogniser, RecogniserInfo
 from motionsynth.recognition import ClipTensors, RecogniserTraining, predict, to_tensors, train_recogniser
-from motionsynth.rivals import calibrated_features, interpolate_clips, refit_head
+from motionsynth.rivals import calibrated_features, interpolate_clips, lend_differences, refit_head
 
 PROTOCOL_VERSION = 1
 """Raised whenever two scores of different versions must not be compared."""
 
 REAL_ARMS = ("weak", "strong", "ceiling")
-RIVAL_ARMS = ("interpolation", "feature")
+RIVAL_ARMS = ("interpolation", "difference", "feature")
 FEATURE_TAIL = 0.3
 """Share of the steps in which the `feature` arm refits the head, so that its recogniser takes as many as the others."""
 TSTR = "tstr:"
@@ -123,11 +123,12 @@ def score_arm(
 
     Args:
         tensors: The bed.
-        arm: `weak`, `strong`, `ceiling`, `interpolation`, `feature`, a generator's name, or `tstr:` and a name.
+        arm: `weak`, `strong`, `ceiling`, `interpolation`, `difference`, `feature`, a generator's name, or `tstr:` and
+            a name.
         training: The same for all arms.
         seed: Decides weights, batches and augmentation.
         synthetic: The generator's clips, for the arms that use them.
-        per_class: Clips per rare class that `interpolation` and `feature` make.
+        per_class: Clips per rare class that the rivals make.
 
     Raises:
         InputError: an arm needs synthetic clips and got none, or got clips that are not synthetic.
@@ -144,8 +145,12 @@ def score_arm(
                 f"Arm '{arm}' was given real clips as synthetic ones; pass what `generate` wrote."
             )
         fake = to_tensors(synthetic, info.num_persons)
-    elif arm == "interpolation":
-        made = interpolate_clips(bed.train, dict.fromkeys(bed.rare, per_class), seed)
+    elif arm in ("interpolation", "difference"):
+        counts = dict.fromkeys(bed.rare, per_class)
+        if arm == "interpolation":
+            made = interpolate_clips(bed.train, counts, seed)
+        else:
+            made = lend_differences(bed.train, bed.rare, counts, seed)
         fake = to_tensors(replace(bed.train, motions=tuple(made)), info.num_persons)
     if arm == "weak":
         training = replace(training, augment=NONE)

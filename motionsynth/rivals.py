@@ -1,4 +1,7 @@
-"""The cheap rivals that every generator must beat: same-class interpolation and feature-space augmentation."""
+"""The cheap rivals that every generator must beat, none of them trained.
+
+Blends of two clips of a class, differences of common clips lent to rare ones, and features drawn around a class.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from motionsynth.generators.base import Batch, fit_context, rigid_resample
+from motionsynth.generators.transfer import Anchors
 from motionsynth.motion import Motion, MotionSet, canonical, repair_jumps, resample
+from motionsynth.recognition import STORED_FRAMES, to_tensors
 
 
 def interpolate_clips(train: MotionSet, counts: dict[int, int], seed: int, low: float = 0.3) -> list[Motion]:
@@ -51,6 +57,58 @@ def interpolate_clips(train: MotionSet, counts: dict[int, int], seed: int, low: 
                     source="synthetic",
                     parent_id=a.sample_id,
                     generator="interpolation",
+                    seed=seed,
+                )
+            )
+    return out
+
+
+@torch.no_grad()
+def lend_differences(
+    train: MotionSet, rare: tuple[int, ...], counts: dict[int, int], seed: int
+) -> list[Motion]:
+    """Style transfer without a generator: a clip changes as two clips of one common class differ, pose by pose.
+
+    What `motion_gan` adds to this is its own merit (see `generators.transfer`; the same anchors, pairs and shares).
+
+    Args:
+        train: Training clips of the draw.
+        rare: Classes that lend nothing, unless all are rare.
+        counts: Clips wanted for each class; a class without a clip is left out.
+        seed: Decides clips and shares.
+
+    Returns:
+        Synthetic clips, as long as the clip that each starts from, with `parent_id` its id.
+    """
+    context = fit_context(train, rare)
+    clips = to_tensors(train, train.num_persons)
+    anchors = Anchors(context, STORED_FRAMES, 0)
+    # A generator that always makes the same pose leaves all of a clip's motion to the differences.
+    still = clips.x[:1, :1, :1].expand_as(clips.x)
+    seconds = torch.tensor([m.num_frames / m.fps for m in train.motions])
+    anchors.fit(Batch(x=clips.x, y=clips.y, seconds=seconds), still, torch.zeros(len(clips.y), 0))
+    parents = {m.sample_id: m for m in train.motions}
+    out = []
+    for c, n in sorted(counts.items()):
+        if not len(anchors.members[c]):
+            continue
+        rng = np.random.default_rng([seed, c])
+        draws = [anchors.draw(c, rng) for _ in range(n)]
+        share = torch.tensor([rng.uniform(0.5, 1) * anchors.reach(c, i, j) for _, i, j in draws]).float()
+        made = anchors.complete(still[:1].expand(n, -1, -1, -1, -1), *torch.tensor(draws).T, share)
+        for i, (x, (at, _, _)) in enumerate(zip(made.numpy(), draws, strict=True)):
+            parent, persons = parents[anchors.ids[at]], anchors.shapes[at][1]
+            out.append(
+                replace(
+                    parent,
+                    positions=rigid_resample(x[:persons], parent.num_frames, train.skeleton),
+                    sample_id=f"difference-{c}-{i}",
+                    subject="",
+                    view="",
+                    repetition="",
+                    source="synthetic",
+                    parent_id=parent.sample_id,
+                    generator="difference",
                     seed=seed,
                 )
             )

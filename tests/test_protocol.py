@@ -53,9 +53,18 @@ EVERY_ARM = (*arms_of(("gan",), "rare"), "tstr:gan")
 
 
 def test_arms_of_a_bed() -> None:
-    assert EVERY_ARM == ("weak", "strong", "interpolation", "feature", "gan", "ceiling", "tstr:gan")
+    assert EVERY_ARM == (
+        "weak",
+        "strong",
+        "interpolation",
+        "difference",
+        "feature",
+        "gan",
+        "ceiling",
+        "tstr:gan",
+    )
     assert arms_of(("a", "b"), "full") == ("strong", "tstr:a", "tstr:b")
-    assert arms_of(("a", "b"), "few")[4:6] == ("a", "b")
+    assert arms_of(("a", "b"), "few")[5:7] == ("a", "b")
 
 
 @pytest.fixture
@@ -83,7 +92,8 @@ def test_every_arm_takes_the_same_steps_and_judges_the_same_clips(
     assert r.macro == pytest.approx(np.mean(r.recalls)) and r.top1 == confusion.trace() / confusion.sum()
     assert r.rare_recall == pytest.approx(r.recalls[r.rare[0]]) and r.rare == tensors.bed.rare
     clips = {
-        "interpolation": (27, 5), "feature": (27, 5), "gan": (27, 12), "ceiling": (36, 0), "tstr:gan": (0, 12),
+        "interpolation": (27, 5), "difference": (27, 5), "feature": (27, 5), "gan": (27, 12),
+        "ceiling": (36, 0), "tstr:gan": (0, 12),
     }  # fmt: skip
     assert (r.real_clips, r.synthetic_clips) == clips.get(arm, (27, 0))
     assert (r.arm, r.seed, r.bed, r.split, r.dataset) == (arm, 1, tensors.bed.spec.key, "test", "tiny")
@@ -112,12 +122,13 @@ def test_arms_differ_in_their_clips_alone(
     assert by_arm["weak"][1] == replace(QUICK, augment=NONE)
     assert by_arm["feature"][1] == replace(QUICK, steps=7)
     assert all(by_arm[a][1] == QUICK for a in set(EVERY_ARM) - {"weak", "feature"})
-    for arm in ("weak", "strong", "interpolation", "feature", "gan"):
+    for arm in ("weak", "strong", "interpolation", "difference", "feature", "gan"):
         assert by_arm[arm][0] is tensors.train
     assert by_arm["ceiling"][0] is tensors.full
     assert all(by_arm[a][3] is None for a in ("weak", "strong", "feature", "ceiling", "tstr:gan"))
-    # Blends are of the rare class only; train-on-synthetic sees no real clip.
-    assert by_arm["interpolation"][3].y.tolist() == [tensors.bed.rare[0]] * 5
+    # Blends and lent differences are of the rare class only; train-on-synthetic sees no real clip.
+    for arm in ("interpolation", "difference"):
+        assert by_arm[arm][3].y.tolist() == [tensors.bed.rare[0]] * 5
     assert torch.equal(by_arm["tstr:gan"][0].x, by_arm["gan"][3].x) and len(by_arm["gan"][3].y) == 12
 
 
@@ -203,8 +214,8 @@ def test_which_classes_are_rare_decides_the_arms_that_use_it() -> None:
     few = replace(bed, rare=(0,))
     differ = {arm: bed_digest(bed, arm) != bed_digest(few, arm) for arm in EVERY_ARM}
     assert differ == {
-        "weak": False, "strong": False, "interpolation": True, "feature": True, "gan": True, "ceiling": False,
-        "tstr:gan": False,
+        "weak": False, "strong": False, "interpolation": True, "difference": True, "feature": True, "gan": True,
+        "ceiling": False, "tstr:gan": False,
     }  # fmt: skip
 
 

@@ -79,7 +79,16 @@ def test_tasks_are_planned_once(storage: Storage) -> None:
     recipe = recipe_of(draws=3)
     synthesise(storage, recipe)
     tasks = [t for t, _ in score.plan_tasks(storage, "tiny", "r", recipe)]
-    arms = ["weak", "strong", "interpolation", "feature", "motion_gan", "ceiling", score.QUALITY]
+    arms = [
+        "weak",
+        "strong",
+        "interpolation",
+        "difference",
+        "feature",
+        "motion_gan",
+        "ceiling",
+        score.QUALITY,
+    ]
     assert [t.arm for t in tasks] == arms * 3
     ids = {}
     for t in tasks:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from motionsynth.motion import MotionSet, canonical, present, repair_jumps, resample
-from motionsynth.rivals import calibrated_features, interpolate_clips, refit_head
+from motionsynth.rivals import calibrated_features, interpolate_clips, lend_differences, refit_head
 from tests.tiny_pairs import make_pair_set
 
 
@@ -43,6 +43,39 @@ def test_a_blend_lies_between_its_parents(tiny_set: MotionSet) -> None:
         assert best < 1e-4
         weights.append(weight)
     assert min(weights) >= 0.3 - 1e-3 and max(weights) <= 0.7 + 1e-3 and np.std(weights) > 0.01
+
+
+def test_a_lent_difference_is_that_of_two_common_clips(tiny_set: MotionSet) -> None:
+    """In bone directions, before they are made of length 1 again, hence on the plane through parent and difference."""
+    clips = lend_differences(tiny_set, (1,), {1: 6}, seed=3)
+    assert {(m.label, m.generator, m.source, m.subject) for m in clips} == {
+        (1, "difference", "synthetic", "")
+    }
+    child, parent = np.array(tiny_set.skeleton.bones).T
+    unit = lambda x: (d := x[:, :, child] - x[:, :, parent]) / np.linalg.norm(d, axis=-1, keepdims=True)  # noqa: E731
+    whole = {m.sample_id: unit(resample(seen(tiny_set, m.sample_id), 64)) for m in tiny_set.motions}
+    common = [m for m in tiny_set.motions if m.label != 1]
+    for clip in clips:
+        start = next(m for m in tiny_set.motions if m.sample_id == clip.parent_id)
+        assert start.label == 1 and start.num_frames == clip.num_frames
+        new, old = unit(resample(clip.positions, 64)), whole[start.sample_id]
+        fits = []
+        for a in common:
+            for b in common:
+                if a.label == b.label and a is not b:
+                    step = whole[a.sample_id] - whole[b.sample_id]
+                    fits += [
+                        float(
+                            np.abs(
+                                (d := old + u * step) / np.linalg.norm(d, axis=-1, keepdims=True) - new
+                            ).max()
+                        )
+                        for u in np.linspace(0.05, 1, 20)
+                    ]
+        assert min(fits) < 0.12 and np.abs(new - old).max() > 1e-3
+    again, other = (lend_differences(tiny_set, (1,), {1: 6}, seed=s) for s in (3, 4))
+    assert all(np.array_equal(a.positions, b.positions) for a, b in zip(clips, again, strict=True))
+    assert any(a.parent_id != b.parent_id for a, b in zip(clips, other, strict=True))
 
 
 def test_identity_of_a_blend(tiny_set: MotionSet) -> None:
