@@ -71,7 +71,7 @@ class Recipe:
 
 def motion_gan() -> Recipe:
     """The rare-action GAN, judged by the fast recogniser (5 seeds) and by Ta-CNN (3 seeds)."""
-    strong = RecogniserTraining(recogniser="tacnn", steps=300, learning_rate=2e-3)
+    strong = RecogniserTraining(recogniser="tacnn", steps=300, learning_rate=2e-3, precision="bfloat16")
     return Recipe(
         scores=(ScorePlan(training=RecogniserTraining(), seeds=5), ScorePlan(training=strong, seeds=3)),
     )

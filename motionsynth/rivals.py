@@ -95,9 +95,10 @@ def lend_differences(
         rng = np.random.default_rng([seed, c])
         draws = [anchors.draw(c, rng) for _ in range(n)]
         share = torch.tensor([rng.uniform(0.5, 1) * anchors.reach(c, i, j) for _, i, j in draws]).float()
-        made = anchors.complete(still[:1].expand(n, -1, -1, -1, -1), *torch.tensor(draws).T, share)
-        for i, (x, (at, _, _)) in enumerate(zip(made.numpy(), draws, strict=True)):
-            parent, persons = parents[anchors.ids[at]], anchors.shapes[at][1]
+        at, one, other = torch.tensor(draws).T
+        made = anchors.complete(still[:1].expand(n, -1, -1, -1, -1), at, one, other, share)
+        for i, (x, (a, _, _)) in enumerate(zip(made.numpy(), draws, strict=True)):
+            parent, persons = parents[anchors.ids[a]], anchors.shapes[a][1]
             out.append(
                 replace(
                     parent,
