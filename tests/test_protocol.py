@@ -260,6 +260,18 @@ def test_differences_are_paired_by_draw_and_seed() -> None:
     assert "25 %" in table and table.count(" *") == 2
 
 
+def test_folds_that_are_pooled_are_paired_fold_by_fold() -> None:
+    """Two folds have equal draws and seeds: 12 runs, not 6, and each difference within its fold."""
+
+    def recall(fold: float) -> Callable[[str, int, int], float]:
+        return lambda arm, draw, seed: fold + (0.05 + 0.002 * seed if arm == "gan" else 0) + 0.1 * draw
+
+    pooled = [replace(r, bed=f"fold{i}-{r.bed}") for i in (0, 1) for r in records(recall(0.3 * i))]
+    gan = next(s for s in summarise(pooled) if s.arm == "gan")
+    assert gan.runs == 12 and gan.difference is not None and gan.difference.n == 12
+    assert gan.difference.mean == pytest.approx(5.1) and gan.difference.hi - gan.difference.lo < 0.2
+
+
 def test_an_uncertain_gain_has_no_star() -> None:
     def recall(arm: str, draw: int, seed: int) -> float:
         return {"strong": 0.3, "gan": 0.3 + 0.1 * (seed - 0.4), "ceiling": 0.6}[arm]
