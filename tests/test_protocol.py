@@ -58,6 +58,27 @@ def test_arms_of_a_bed() -> None:
     assert arms_of(("a", "b"), "few")[4:6] == ("a", "b")
 
 
+@pytest.mark.parametrize("draw", [0, 2])
+def test_every_arm_copes_with_a_class_of_a_single_clip(draw: int) -> None:
+    """Common in draw 0, rare in draw 2: its interpolations are left out, its features take others' covariance."""
+    one = replace(
+        MOTIONS, motions=tuple(m for m in MOTIONS.motions if m.label != 1 or m.sample_id == "c1_s01_r0_v01")
+    )
+    bed = make_bed(one, SPLITS, BedSpec(shots=3, split="test", draw=draw))
+    assert bed.train.labels.tolist().count(1) == 1 and (1 in bed.rare) == (draw == 2)
+    lonely = bed.train.motions[bed.train.labels.tolist().index(1)]
+    made = replace(
+        bed.train, motions=tuple(replace(lonely, source="synthetic", sample_id=f"m{i}") for i in range(3))
+    )
+    records = {
+        arm: score_arm(BedTensors.of(bed), arm, QUICK, seed=0, synthetic=made, per_class=5)
+        for arm in arms_of(("gan",), "rare")
+    }
+    assert all(0 <= r.macro <= 1 and np.isnan(r.recalls[1]) for r in records.values())
+    assert records["interpolation"].synthetic_clips == (5 if draw == 0 else 0)
+    assert records["feature"].synthetic_clips == 5 and records["gan"].synthetic_clips == 3
+
+
 @pytest.fixture
 def optimiser_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
