@@ -364,5 +364,5 @@ def format_table(summaries: Sequence[ArmSummary]) -> str:
         lines.append(
             line(s.arm, s.runs, spread(s.rare_recall), against, closed, spread(s.macro), spread(s.top1))
         )
-    lines.append("* the paired 95 % interval over draws x seeds excludes zero")
+    lines.append("* the paired 95 % interval over draws x seeds (x pooled protocols) excludes zero")
     return "\n".join(lines)

@@ -194,7 +194,7 @@ def score(
         "bed": asdict(recipe.bed),
         "protocols": list(recipe.protocols or (recipe.bed.protocol,)),
         "as_published": any(bed.as_published for _, bed in tasks),
-        "draws": recipe.draws,
+        "draws": 1 if recipe.bed.scarcity == "full" else recipe.draws,
         "git_revision": git_revision(),
         "test_readings": readings,
         "trained": len(todo),
@@ -378,7 +378,7 @@ def report(result: Mapping[str, Any]) -> None:
     pooled = f"{len(protocols)} protocols pooled ({', '.join(protocols)})"
     print(
         f"\n{result['dataset']}, {pooled if len(protocols) > 1 else protocols[0]}, {BedSpec(**bed).size}, "
-        f"{result['draws']} draws; judged by the {where}"
+        f"{result['draws']} draw{'s' * (result['draws'] > 1)}; judged by the {where}"
     )
     if result["as_published"]:
         print(PUBLISHED_NOTE)
@@ -389,7 +389,10 @@ def report(result: Mapping[str, Any]) -> None:
     }
     for name in dict.fromkeys(r["recogniser"] for r in result["rare_recalls"]):
         rows = [r for r in result["rare_recalls"] if r["recogniser"] == name and r["arm"] in wanted]
-        print(f"\nrecall (%) of each class while it is rare, {name}: " + ", ".join(r["arm"] for r in rows))
+        if rows and rows[0]["rare_recalls"]:
+            print(
+                f"\nrecall (%) of each class while it is rare, {name}: " + ", ".join(r["arm"] for r in rows)
+            )
         for c in rows[0]["rare_recalls"] if rows else ():
             print(
                 f"  {names[c]:<34}"

@@ -19,9 +19,10 @@ from motionsynth.errors import InputError
 from motionsynth.hybrid import PUBLISHED_NOTE
 from motionsynth.recipes import Recipe
 from motionsynth.splits import Split
-from rayjobs import compose, experiment, pipeline, score
+from rayjobs import compose, experiment, pipeline, prepare, score
 from rayjobs import train as train_job
 from rayjobs.generate import ShardWriter, header_of, request_for
+from rayjobs.sources import open_source
 from storage import ConflictError, Storage
 from storage.checkpoints import load_checkpoint, read_config, save_checkpoint
 from storage.dataset import read_dataset, verify, write_dataset
@@ -125,6 +126,24 @@ def test_80_10_10_holds_out_people_whom_the_generator_has_not_seen(made: Storage
         "real": {"train": 24, "validation": 12, "test": 12, "none": 0},
         "synthetic": {"train": 12, "validation": 0, "test": 0, "none": 0},
     }
+
+
+@pytest.mark.slow
+def test_its_files_can_be_prepared_elsewhere_with_all_three_sides(
+    made: Storage, tmp_path: Path, ray_local: None, capsys: pytest.CaptureFixture
+) -> None:
+    compose.verb(options(made, "exported", splits="80/10/10"))
+    folder = Path(made.uri.removeprefix("file://")) / "data" / "exported"
+    source = open_source("parquet", [folder], name="imported")
+    other = Storage(tmp_path)
+    result = prepare.prepare(other, source, cpus=join().cpus)
+    assert result["splits"] == {"80_10_10": {"train": 36, "test": 12, "neither": 0, "validation": 12}}
+    prepare.report(result)
+    assert "36 train, 12 test, 12 validation" in capsys.readouterr().out
+    spec = BedSpec(protocol="80_10_10", scarcity="full")
+    here, there = (experiment.load_bed(s, d, spec) for s, d in ((made, "exported"), (other, "imported")))
+    assert [m.sample_id for m in here.evaluate.motions] == [m.sample_id for m in there.evaluate.motions]
+    assert len(here.synthetic) == len(there.synthetic) == 12
 
 
 @pytest.mark.parametrize(
