@@ -2,6 +2,10 @@
 
 A bed is one (protocol, scarcity, draw, split). Everything fitted for it (generator, recogniser, statistics) sees
 `Bed.train` alone; `Bed.evaluate` are people (or views) that no training clip shows.
+
+A hybrid dataset (see `motionsynth.hybrid`) also holds synthetic clips. They stand apart in `Bed.synthetic`: shots and
+shares count real clips, generators and rivals learn from real clips, and only real clips judge (in a dataset as
+published, synthetic ones judge, too).
 """
 
 from __future__ import annotations
@@ -89,6 +93,8 @@ class Bed:
         full: The same people's clips before they were cut: the ceiling arm's.
         evaluate: Held-out people's (or views') clips.
         rare: The classes that were cut.
+        synthetic: The synthetic clips on a hybrid dataset's training side; none elsewhere.
+        as_published: Synthetic clips are among those that judge.
     """
 
     spec: BedSpec
@@ -96,6 +102,8 @@ class Bed:
     full: MotionSet
     evaluate: MotionSet
     rare: tuple[int, ...]
+    synthetic: MotionSet
+    as_published: bool = False
 
 
 def rare_classes(num_classes: int, draw: int, seed: int) -> tuple[int, ...]:
@@ -142,11 +150,31 @@ def held_out_people(motions: MotionSet, indices: np.ndarray, draw: int, seed: in
     return {names[i] for i in order[draw % folds :: folds]}
 
 
+def _judges(motions: MotionSet, split: Split, train: np.ndarray, spec: BedSpec) -> np.ndarray:
+    """bool [len(train)]: which real clips of the training half judge on validation, where no list says so.
+
+    A third of the people, rotating with the draw. Of a hybrid dataset: those whom the generator of its synthetic
+    clips has not seen; in the bed on which that generator was trained these are the same third.
+    """
+    if split.seen and split.bed != spec.key:
+        people = {motions.motions[i].subject for i in train} - set(split.seen)
+        if not people:
+            raise InputError(
+                f"The synthetic clips of '{motions.dataset}' come from a generator that saw everybody in the training "
+                f"half of '{split.name}', so nobody is left for validation; score with --split test, or compose clips "
+                "of a generator trained with --split validation."
+            )
+    else:
+        people = held_out_people(motions, train, spec.draw, spec.seed)
+    return np.array([motions.motions[i].subject in people for i in train], bool)
+
+
 def make_bed(motions: MotionSet, splits: Sequence[Split], spec: BedSpec) -> Bed:
     """Cut a dataset to one draw.
 
     Raises:
-        InputError: unknown split, an empty side, too few people for validation or classes to be rare.
+        InputError: unknown split, an empty side, too few people for validation or classes to be rare, or synthetic
+            clips whose generator saw what this bed cuts away.
     """
     known = {s.name: s for s in splits}
     if spec.protocol not in known:
@@ -159,13 +187,27 @@ def make_bed(motions: MotionSet, splits: Sequence[Split], spec: BedSpec) -> Bed:
             f"Dataset '{motions.dataset}' has {motions.num_classes} classes; scarcity 'rare' cuts a third of them and "
             f"needs at least {RARE_DRAWS}: use few or fraction."
         )
-    train, test = partition(motions, known[spec.protocol])
-    if spec.split == "validation":
-        people = held_out_people(motions, train, spec.draw, spec.seed)
-        kept_out = np.array([motions.motions[i].subject in people for i in train])
-        train, evaluate = train[~kept_out], train[kept_out]
-    else:
+    split = known[spec.protocol]
+    both, test = partition(motions, split)
+    fake = np.array([motions.motions[i].source == "synthetic" for i in both], bool)
+    train, synthetic = both[~fake], both[fake]
+    if len(synthetic) and spec.scarcity != "full" and spec.key != split.bed:
+        raise InputError(
+            f"The synthetic clips of '{motions.dataset}' come from a generator that saw clips which the bed {spec.key} "
+            "cuts away; use --scarcity full, or compose the clips of a generator trained on this very bed."
+        )
+    if spec.split == "test":
         evaluate = test
+    elif split.validation:
+        evaluate = np.array([i for i, m in enumerate(motions.motions) if split.side(m) == "validation"], int)
+        if not len(evaluate):
+            raise InputError(
+                f"Split '{split.name}' leaves no validation clip in dataset '{motions.dataset}'; score with --split "
+                "test, or mend its lists."
+            )
+    else:
+        judges = _judges(motions, split, train, spec)
+        train, evaluate = train[~judges], train[judges]
     labels = motions.labels
     subjects = [m.subject for m in motions.motions]
     k = motions.num_classes
@@ -185,4 +227,6 @@ def make_bed(motions: MotionSet, splits: Sequence[Split], spec: BedSpec) -> Bed:
         full=motions.select(train),
         evaluate=motions.select(evaluate),
         rare=rare,
+        synthetic=motions.select(synthetic),
+        as_published=split.as_published,
     )

@@ -29,6 +29,8 @@ PROTOCOL_VERSION = 1
 
 REAL_ARMS = ("weak", "strong", "ceiling")
 RIVAL_ARMS = ("interpolation", "difference", "feature")
+HYBRID = "hybrid"
+"""The arm that adds a hybrid dataset's own synthetic clips; its `strong` arm has the real ones alone."""
 FEATURE_TAIL = 0.3
 """Share of the steps in which the `feature` arm refits the head, so that its recogniser takes as many as the others."""
 TSTR = "tstr:"
@@ -42,6 +44,7 @@ class ScoreRecord:
     Attributes:
         recalls: Recall of each class, NaN where no held-out clip shows it.
         confusion: Counts, [true class][predicted class].
+        as_published: Judged by synthetic clips, too (see `motionsynth.hybrid`): says nothing about unseen people.
     """
 
     protocol: int
@@ -62,6 +65,7 @@ class ScoreRecord:
     synthetic_clips: int
     steps: int
     seconds: float
+    as_published: bool = False
 
     def to_dict(self) -> dict:
         """JSON form."""
@@ -107,7 +111,8 @@ class BedTensors:
 def arms_of(generators: Sequence[str], scarcity: str) -> tuple[str, ...]:
     """All arms of a bed: with nothing scarce, real data against each generator's synthetic data alone."""
     if scarcity == "full":
-        return ("strong", *(TSTR + g for g in generators))
+        own = (g for g in generators if g == HYBRID)  # a hybrid dataset is mostly used whole
+        return ("strong", *own, *(TSTR + g for g in generators))
     return ("weak", "strong", *RIVAL_ARMS, *generators, "ceiling")
 
 
@@ -192,6 +197,7 @@ def score_arm(
         else made_features or (len(real.y) if arm.startswith(TSTR) else 0),
         steps=training.steps,
         seconds=time.perf_counter() - began,
+        as_published=bed.as_published,
     )
 
 
@@ -281,7 +287,7 @@ class ArmSummary:
     """One line of the table; percentages. Differences and gap closed are of the rare classes' recall.
 
     Attributes:
-        difference: Paired with the strong arm by (draw, seed); None for the strong arm itself.
+        difference: Paired with the strong arm by (bed, seed); None for the strong arm itself.
         macro_difference: The same for macro accuracy: common classes must not pay.
         improvement: Galstyan 2025, eq. 7, over the strong arm.
         gap_closed: Of the means; NaN where strong is not below the ceiling.
@@ -300,10 +306,11 @@ class ArmSummary:
 
 
 def summarise(records: Sequence[ScoreRecord]) -> list[ArmSummary]:
-    """The arms table of one dataset, protocol and recogniser, in the order in which arms first appear."""
-    by_arm: dict[str, dict[tuple[int, int], ScoreRecord]] = {}
+    """The arms table of one dataset and recogniser over all beds, in the order in which arms first appear."""
+    by_arm: dict[str, dict[tuple[str, int], ScoreRecord]] = {}
     for r in records:
-        by_arm.setdefault(r.arm, {})[r.draw, r.seed] = r
+        # The bed names protocol and draw: folds that are pooled have equal draws.
+        by_arm.setdefault(r.arm, {})[r.bed, r.seed] = r
     strong, ceiling = by_arm.get("strong", {}), by_arm.get("ceiling", {})
     percent = lambda rs, field: 100 * np.array([getattr(r, field) for r in rs])  # noqa: E731
     mean = lambda rs: float(percent(rs.values(), "rare_recall").mean()) if rs else float("nan")  # noqa: E731
@@ -362,5 +369,5 @@ def format_table(summaries: Sequence[ArmSummary]) -> str:
         lines.append(
             line(s.arm, s.runs, spread(s.rare_recall), against, closed, spread(s.macro), spread(s.top1))
         )
-    lines.append("* the paired 95 % interval over draws x seeds excludes zero")
+    lines.append("* the paired 95 % interval over draws x seeds (x pooled protocols) excludes zero")
     return "\n".join(lines)

@@ -40,7 +40,20 @@ def quality_report(
         `coverage` (precision, recall, density, coverage; None for fewer than 2 clips to a side), `consistency` (TCS,
         eq. 8), `physics`, `interaction` (of two persons; None where no class shows any), `memorisation`, `agreement`
         (share of synthetic clips that the recogniser names as their class), `features` (what gave the features).
+        Where a distribution has too few clips to be one (a single rare class that has one real clip): `bed`,
+        `synthetic_clips` and the sentence `not_measured` alone.
     """
+    try:
+        return _measure(tensors, synthetic, training, seed)
+    except InputError as e:
+        return {
+            "bed": tensors.bed.spec.key, "synthetic_clips": len(synthetic), "not_measured": str(e),
+        }  # fmt: skip
+
+
+def _measure(
+    tensors: BedTensors, synthetic: MotionSet, training: RecogniserTraining, seed: int
+) -> dict[str, Any]:
     bed: Bed = tensors.bed
     model = train_recogniser(tensors.train, tensors.info, bed.train.class_names, training, seed)
     classes = np.unique(synthetic.labels)
@@ -99,6 +112,9 @@ def format_quality(reports: list[dict[str, Any]]) -> str:
     )
     lines = [head, "-" * len(head)]
     for r in reports:
+        if "not_measured" in r:
+            lines.append(f"{r['bed']:<44}  not measured: {r['not_measured']}")
+            continue
         f, d, c, p, m = r["frechet"], r["diversity"], r["consistency"], r["physics"], r["memorisation"]
         lines.append(
             f"{r['bed']:<44}{f['distance']:>9.2f}{f['floor']:>8.2f}{d['mdi']:>8.2f}{d['mdi_real']:>7.2f}{c['tcs']:>7.2f}"

@@ -37,6 +37,7 @@ class Recipe:
         generator_config: Its config.
         training: Of the generator.
         bed: Protocol, scarcity and shots; draw and split are set by the run.
+        protocols: Protocols whose beds are pooled in one table, such as all folds; none: the bed's alone.
         draws: Draws of the rare classes; three rotate through all classes.
         synthetic_per_class: Clips generated for each rare class (for every class where nothing is scarce).
         scores: Recognisers; the first is the fast one.
@@ -51,6 +52,7 @@ class Recipe:
     synthetic_per_class: int = 120
     scores: tuple[ScorePlan, ...] = (ScorePlan(training=RecogniserTraining(), seeds=5),)
     full: bool = True
+    protocols: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.scores:
@@ -62,11 +64,15 @@ class Recipe:
 
     @property
     def beds(self) -> tuple[BedSpec, ...]:
-        """Every bed that the generator is trained on, the scarce draws first."""
-        if self.bed.scarcity == "full":
-            return (replace(self.bed, draw=0),)
-        scarce = tuple(replace(self.bed, draw=d) for d in range(self.draws))
-        return scarce + ((replace(self.bed, scarcity="full", draw=0),) if self.full else ())
+        """Every bed that the generator is trained on: protocol by protocol, the scarce draws first."""
+        out: list[BedSpec] = []
+        for protocol in self.protocols or (self.bed.protocol,):
+            bed = replace(self.bed, protocol=protocol, draw=0)
+            if bed.scarcity != "full":
+                out += [replace(bed, draw=d) for d in range(self.draws)]
+            if bed.scarcity == "full" or self.full:
+                out.append(replace(bed, scarcity="full"))
+        return tuple(out)
 
 
 def motion_gan() -> Recipe:

@@ -25,6 +25,12 @@ class Split:
         pattern: If given, the key is group 1 of this regular expression searched in the field (for a protocol
             that reads a part of the clip's name, such as NTU's setup number).
         note: One sentence for people: source of the lists, caveats.
+        validation: Keys of a third side that judges on validation and is never trained on; without it, `beds` holds
+            out training people. The fields from here on are those of hybrid datasets (see `motionsynth.hybrid`).
+        seen: Subjects whose clips the generator of the dataset's synthetic clips was trained on. All of them are on the
+            training side, and so are the synthetic clips; without `seen`, a synthetic clip is on no side.
+        bed: Key of the bed on which that generator was trained.
+        as_published: The lists hold synthetic clips, too, and these may judge.
     """
 
     name: str
@@ -33,11 +39,16 @@ class Split:
     test: tuple[str, ...]
     pattern: str = ""
     note: str = ""
+    validation: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+    bed: str = ""
+    as_published: bool = False
     # Splits by clip name hold tens of thousands of keys: look them up, do not scan them.
     _side_of: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        sides = dict.fromkeys(self.train, "train") | dict.fromkeys(self.test, "test")
+        lists = {"train": self.train, "validation": self.validation, "test": self.test}
+        sides = {key: side for side, keys in lists.items() for key in keys}
         object.__setattr__(self, "_side_of", sides)
         if self.by not in FIELDS:
             raise InputError(f"Split '{self.name}' is by '{self.by}'; allowed: {', '.join(FIELDS)}.")
@@ -45,6 +56,11 @@ class Split:
             raise InputError(
                 f"Split '{self.name}' has {len(both)} keys on both sides ({', '.join(both[:3])}); give each one to "
                 "train or to test."
+            )
+        if both := sorted(set(self.validation) & {*self.train, *self.test}):
+            raise InputError(
+                f"Split '{self.name}' has {len(both)} keys in validation and on another side ({', '.join(both[:3])}); "
+                "give each one to one side."
             )
         if self.pattern:
             try:
@@ -69,11 +85,20 @@ class Split:
         return (found.group(1) or "") if found else ""
 
     def side(self, motion: Motion) -> str:
-        """ "train", "test", or "" for a clip that belongs to neither."""
+        """ "train", "validation", "test", or "" for a clip that belongs to none of them."""
+        if motion.source == "synthetic" and not self.as_published:
+            # Whatever its identity columns say: a clip that nobody performed judges nothing.
+            return "train" if self.seen else ""
         return self._side_of.get(self.key(motion), "")
 
     def to_dict(self) -> dict:
-        """JSON-serialisable form, as stored in dataset headers."""
+        """JSON-serialisable form, as stored in dataset headers; fields of hybrid datasets only where they are set."""
+        hybrid = {
+            "validation": list(self.validation),
+            "seen": list(self.seen),
+            "bed": self.bed,
+            "as_published": self.as_published,
+        }
         return {
             "name": self.name,
             "by": self.by,
@@ -81,6 +106,7 @@ class Split:
             "test": list(self.test),
             "pattern": self.pattern,
             "note": self.note,
+            **{k: v for k, v in hybrid.items() if v},
         }
 
     @staticmethod
@@ -92,9 +118,10 @@ class Split:
         """
         if missing := [k for k in ("name", "by", "train", "test") if k not in d]:
             raise InputError(f"A split lacks {missing}; it needs name, by, train and test.")
-        for side in ("train", "test"):
-            if isinstance(d[side], str) or not isinstance(d[side], (list, tuple)):
-                raise InputError(f"Split '{d['name']}' has {side} = {d[side]!r}; it must be a list of keys.")
+        for side in ("train", "test", "validation", "seen"):
+            listed = d.get(side, ())
+            if isinstance(listed, str) or not isinstance(listed, (list, tuple)):
+                raise InputError(f"Split '{d['name']}' has {side} = {listed!r}; it must be a list of keys.")
         return Split(
             name=str(d["name"]),
             by=str(d["by"]),
@@ -102,6 +129,10 @@ class Split:
             test=tuple(str(k) for k in d["test"]),
             pattern=str(d.get("pattern", "")),
             note=str(d.get("note", "")),
+            validation=tuple(str(k) for k in d.get("validation", ())),
+            seen=tuple(str(k) for k in d.get("seen", ())),
+            bed=str(d.get("bed", "")),
+            as_published=bool(d.get("as_published", False)),
         )
 
 

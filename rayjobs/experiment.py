@@ -8,6 +8,7 @@ Keys in storage:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -30,7 +31,8 @@ class Options(cli.Common):
         dataset: Name of a prepared dataset (see `rayjobs.prepare`).
         recipe: What to run; the options below override single fields of it.
         protocol: Official split of the dataset, such as cross_subject (default: the recipe's, or the dataset's
-            first where it has none of that name).
+            first where it has none of that name). Several joined by commas (fold1,fold2), or "all", are pooled
+            in one table.
         split: "validation" judges by people held out of the training half; "test" reads the test half.
         scarcity: rare, few, fraction or full.
         shots: Clips per rare class.
@@ -53,23 +55,50 @@ class Options(cli.Common):
         """The recipe with the overrides in place."""
         recipe = get_recipe(self.recipe)
         known = [str(s["name"]) for s in read_manifest(storage, data_prefix(self.dataset)).header.splits]
-        protocol = self.protocol or recipe.bed.protocol
-        if protocol not in known:
-            if self.protocol or not known:
-                raise InputError(
-                    f"Dataset '{self.dataset}' has no protocol '{protocol}'. Known: {', '.join(known) or 'none'}."
-                )
-            protocol = known[0]
+        protocols = chosen_protocols(self.dataset, known, self.protocol, recipe.bed.protocol)
         given = {"scarcity": self.scarcity, "shots": self.shots, "fraction": self.fraction, "seed": self.seed}
         bed = replace(
-            recipe.bed, protocol=protocol, split=self.split, **{k: v for k, v in given.items() if v}
+            recipe.bed, protocol=protocols[0], split=self.split, **{k: v for k, v in given.items() if v}
         )
-        return replace(recipe, bed=bed, **({"draws": self.draws} if self.draws else {}))
+        draws = {"draws": self.draws} if self.draws else {}
+        return replace(recipe, bed=bed, protocols=protocols, **draws)
+
+
+def chosen_protocols(dataset: str, known: Sequence[str], given: str, default: str) -> tuple[str, ...]:
+    """The protocols that `--protocol` asks for.
+
+    Args:
+        dataset: Its name, for the message.
+        known: Its protocols.
+        given: One, several joined by commas, "all", or "".
+        default: Taken for "", or the first of `known` where it is none of them.
+
+    Raises:
+        InputError: one is unknown or asked for twice, or the dataset has none.
+    """
+    if not given and known:
+        return (default if default in known else known[0],)
+    if given == "all" and known:
+        return tuple(known)
+    names = [n.strip() for n in (given or default).split(",")]
+    if unknown := [n for n in names if n not in known]:
+        several = ", several of them joined by commas, or all" if len(known) > 1 else ""
+        raise InputError(
+            f"Dataset '{dataset}' has no protocol '{unknown[0]}'. Known: {', '.join(known) or 'none'}{several}."
+        )
+    if len(set(names)) < len(names):
+        raise InputError(f"--protocol '{given}' names a protocol twice; name each once.")
+    return tuple(names)
 
 
 def data_prefix(dataset: str) -> str:
     """Where a prepared dataset lies."""
     return f"data/{cli.check_name('dataset', dataset)}"
+
+
+def is_hybrid(storage: Storage, dataset: str) -> bool:
+    """Whether a prepared dataset brings its own synthetic clips (`rayjobs.compose` made it)."""
+    return "hybrid" in read_manifest(storage, data_prefix(dataset)).header.extra
 
 
 def run_prefix(run: str, dataset: str) -> str:

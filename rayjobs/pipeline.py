@@ -59,12 +59,16 @@ def verb(options: Options) -> dict[str, Any]:
     recipe = score.with_scores(options.chosen(storage), options.recogniser, options.seeds)
     recipe = train.with_steps(recipe, options.steps)
     args = (storage, options.dataset, options.run, recipe, connect)
-    trained = train.train(*args, gpus_per_worker=options.gpus_per_worker)
-    train.report(trained)
-    stage("train")
-    made = generate_beds.generate_beds(*args, gpus_per_actor=options.gpus_per_worker)
-    generate_beds.report_beds(made)
-    stage("generate")
+    trained, made = {"beds": []}, {"beds": []}
+    if experiment.is_hybrid(storage, options.dataset):
+        print(f"{options.dataset} brings its own synthetic clips: nothing is trained or generated")
+    else:
+        trained = train.train(*args, gpus_per_worker=options.gpus_per_worker)
+        train.report(trained)
+        stage("train")
+        made = generate_beds.generate_beds(*args, gpus_per_actor=options.gpus_per_worker)
+        generate_beds.report_beds(made)
+        stage("generate")
     scored = score.score(*args, workers=options.workers)
     score.report(scored)
     stage("score")

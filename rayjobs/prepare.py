@@ -284,7 +284,9 @@ def _statistics(results: Sequence[Mapping[str, Any]], header: Header) -> dict[st
         "views": len({v for r in results for v in r["views"]}),
         "mean_frames": round(sum(r["frames"] for r in results) / max(kept, 1), 2),
         "splits": {
-            name: {"train": c["train"], "test": c["test"], "neither": c[""]} for name, c in sides.items()
+            name: {"train": c["train"], "test": c["test"], "neither": c[""]}
+            | ({"validation": c["validation"]} if c["validation"] else {})
+            for name, c in sides.items()
         },
     }
 
@@ -337,6 +339,7 @@ def report(result: Mapping[str, Any]) -> None:
     )
     for name, sides in result["splits"].items():
         left = f", {sides['neither']} in neither" if sides["neither"] else ""
+        left = (f", {sides['validation']} validation" if "validation" in sides else "") + left
         print(f"  split {name}: {sides['train']} train, {sides['test']} test{left}")
     for what in ("terms", "citation"):
         if result[what]:

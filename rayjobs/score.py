@@ -23,7 +23,9 @@ from typing import Any
 from cluster.connect import Connection, cores, plan_resources
 from motionsynth.beds import Bed, BedSpec
 from motionsynth.errors import InputError
+from motionsynth.hybrid import PUBLISHED_NOTE
 from motionsynth.protocol import (
+    HYBRID,
     PROTOCOL_VERSION,
     REAL_ARMS,
     RIVAL_ARMS,
@@ -72,7 +74,11 @@ class Options(experiment.Options):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """One recogniser to train. `id` names its record; `synthetic` is the prefix of the clips it may add."""
+    """One recogniser to train. `id` names its record.
+
+    Attributes:
+        synthetic: Prefix of the clips it may add; "" for none, and for those of a hybrid dataset's own.
+    """
 
     id: str
     bed: BedSpec
@@ -124,8 +130,9 @@ def plan_tasks(storage: Storage, dataset: str, run: str, recipe: Recipe) -> list
     for spec in recipe.beds:
         bed = experiment.load_bed(storage, dataset, spec)
         synthetic = f"{experiment.bed_prefix(run, dataset, spec, recipe.generator)}/synthetic"
-        for arm in (*arms_of((recipe.generator,), spec.scarcity), QUALITY):
-            wants = arm not in (*REAL_ARMS, *RIVAL_ARMS)
+        own = len(bed.synthetic) > 0
+        for arm in (*arms_of((HYBRID if own else recipe.generator,), spec.scarcity), QUALITY):
+            wants = arm not in (*REAL_ARMS, *RIVAL_ARMS) and not own
             digest = ""
             if wants:
                 try:
@@ -185,7 +192,9 @@ def score(
         "run": run,
         "split": recipe.bed.split,
         "bed": asdict(recipe.bed),
-        "draws": recipe.draws,
+        "protocols": list(recipe.protocols or (recipe.bed.protocol,)),
+        "as_published": any(bed.as_published for _, bed in tasks),
+        "draws": 1 if recipe.bed.scarcity == "full" else recipe.draws,
         "git_revision": git_revision(),
         "test_readings": readings,
         "trained": len(todo),
@@ -273,9 +282,11 @@ def _write(
 
     with tempfile.TemporaryDirectory() as folder:
         with SummaryWriter(folder) as writer:
+            at = {bed: 100 * i for i, bed in enumerate(dict.fromkeys(r.bed for r in records))}
             for r in records:
-                writer.add_scalar(f"{r.recogniser}/{r.arm}/rare_recall", r.rare_recall, r.draw * 100 + r.seed)
-                writer.add_scalar(f"{r.recogniser}/{r.arm}/macro", r.macro, r.draw * 100 + r.seed)
+                step = at[r.bed] + r.seed
+                writer.add_scalar(f"{r.recogniser}/{r.arm}/rare_recall", r.rare_recall, step)
+                writer.add_scalar(f"{r.recogniser}/{r.arm}/macro", r.macro, step)
         for path in Path(folder).iterdir():
             storage.write(f"{base}-tensorboard/events.out.tfevents.scores", path.read_bytes())
 
@@ -303,8 +314,9 @@ class Scorer:
             }
         if task.synthetic and task.synthetic not in self.synthetic:
             self.synthetic = {task.synthetic: read_dataset(self.storage, task.synthetic)[0]}
-        bed, clips = self.beds[task.bed.key], self.synthetic.get(task.synthetic)
-        if task.arm == QUALITY and clips is not None:
+        bed = self.beds[task.bed.key]
+        clips = self.synthetic[task.synthetic] if task.synthetic else bed.bed.synthetic
+        if task.arm == QUALITY:
             record = quality_report(bed, clips, task.training, task.seed)
         else:
             record = score_arm(bed, task.arm, task.training, task.seed, clips, task.per_class).to_dict()
@@ -362,18 +374,25 @@ def _run_all(
 def report(result: Mapping[str, Any]) -> None:
     """The result for people."""
     where = "held-out training people" if result["split"] == "validation" else "test half"
-    bed = result["bed"]
+    bed, protocols = result["bed"], result["protocols"]
+    pooled = f"{len(protocols)} protocols pooled ({', '.join(protocols)})"
     print(
-        f"\n{result['dataset']}, {bed['protocol']}, {BedSpec(**bed).size}, {result['draws']} draws; "
-        f"judged by the {where}\n\n{result['text']}"
+        f"\n{result['dataset']}, {pooled if len(protocols) > 1 else protocols[0]}, {BedSpec(**bed).size}, "
+        f"{result['draws']} draw{'s' * (result['draws'] > 1)}; judged by the {where}"
     )
+    if result["as_published"]:
+        print(PUBLISHED_NOTE)
+    print(f"\n{result['text']}")
     names = result["class_names"]
     wanted = {"strong", "ceiling"} | {
         a["arm"] for a in result["arms"] if a["arm"] not in (*REAL_ARMS, *RIVAL_ARMS)
     }
     for name in dict.fromkeys(r["recogniser"] for r in result["rare_recalls"]):
         rows = [r for r in result["rare_recalls"] if r["recogniser"] == name and r["arm"] in wanted]
-        print(f"\nrecall (%) of each class while it is rare, {name}: " + ", ".join(r["arm"] for r in rows))
+        if rows and rows[0]["rare_recalls"]:
+            print(
+                f"\nrecall (%) of each class while it is rare, {name}: " + ", ".join(r["arm"] for r in rows)
+            )
         for c in rows[0]["rare_recalls"] if rows else ():
             print(
                 f"  {names[c]:<34}"

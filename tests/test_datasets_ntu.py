@@ -1,4 +1,5 @@
 import logging
+from collections import Counter
 from itertools import product
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from motionsynth.datasets.info import DatasetInfo
 from motionsynth.datasets.ntu import CLASS_NAMES
 from motionsynth.datasets.ntu60 import NTU60
 from motionsynth.datasets.ntu120 import NTU120
+from motionsynth.datasets.ntu120_harmful import ACTIONS, NTU120_HARMFUL
 from motionsynth.datasets.ntu_missing import MISSING
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet, invalid_reason
@@ -139,6 +141,60 @@ def test_missing_clips_of_the_seven_harmful_actions() -> None:
     for action, count in usable.items():
         lost = sum(int(n[-3:]) == action for n in MISSING)
         assert count + lost == (948 if action <= 60 else 960)
+
+
+# Usable clips of the seven harmful actions per (train, test), as counted from CTR-GCN's name list.
+HARMFUL = {
+    "cross_subject": {
+        50: (667, 274), 51: (669, 276), 52: (670, 276), 106: (384, 575), 107: (384, 576), 108: (383, 576),
+        110: (383, 575),
+    },
+    "cross_view": {
+        50: (628, 313), 51: (631, 314), 52: (631, 315), 106: (639, 320), 107: (640, 320), 108: (640, 319),
+        110: (638, 320),
+    },
+    "cross_setup": {
+        50: (442, 499), 51: (443, 502), 52: (443, 503), 106: (468, 491), 107: (468, 492), 108: (468, 491),
+        110: (468, 490),
+    },
+}  # fmt: skip
+HARMFUL_TOTAL = {"cross_subject": (3540, 3128), "cross_view": (4447, 2221), "cross_setup": (3200, 3468)}
+
+
+@pytest.mark.parametrize("split", HARMFUL)
+def test_the_seven_harmful_actions_fit_the_fields_counts(split: str) -> None:
+    """As above, class by class: usable plus missing clips of a side are whole recordings (2 repetitions x cameras)."""
+    official = NTU120_HARMFUL.split(split)
+    table = HARMFUL[split]
+    assert tuple(sum(side) for side in zip(*table.values(), strict=True)) == HARMFUL_TOTAL[split]
+    assert f"{HARMFUL_TOTAL[split][0]:,} and {HARMFUL_TOTAL[split][1]:,}" in official.note
+    for action, usable in table.items():
+        lost = Counter(official.side(named(n)) for n in MISSING if int(n[-3:]) == action)
+        recorded = [usable[0] + lost["train"], usable[1] + lost["test"]]
+        assert sum(recorded) == (948 if action <= 60 else 960)
+        if split == "cross_view":
+            assert recorded[0] == 2 * recorded[1]
+        else:
+            assert all(n % 6 == 0 for n in recorded)
+
+
+def test_the_harmful_subset_is_found_among_other_files_and_relabelled(raw: Path) -> None:
+    assert ACTIONS == (50, 51, 52, 106, 107, 108, 110) and len(NTU120_HARMFUL.class_names) == 7
+    (found,) = NTU120_HARMFUL.find(raw)
+    clip = NTU120_HARMFUL.read(found)
+    assert (clip.sample_id, clip.label, clip.dataset) == ("S002C003P003R002A050", 0, "ntu120_harmful")
+    last = found.rename(found.with_name("S020C001P045R001A110.skeleton"))
+    clip = NTU120_HARMFUL.read(last)
+    assert (clip.label, clip.label_name) == (6, NTU120_HARMFUL.class_names[6])
+    assert clip.label_name.startswith("shoot")
+    assert {s.name: s.side(clip) for s in NTU120_HARMFUL.splits} == {
+        "cross_subject": "train", "cross_view": "test", "cross_setup": "train",
+    }  # fmt: skip
+    other = last.rename(last.with_name("S020C001P045R001A109.skeleton"))
+    with pytest.raises(InputError, match="action A109; dataset 'ntu120_harmful' has A050, A051"):
+        NTU120_HARMFUL.read(other)
+    with pytest.raises(InputError, match="holds none of the expected files.*A106"):
+        NTU120_HARMFUL.find(raw)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from motionsynth.generators import (
 )
 from motionsynth.generators.base import Context, rigid_resample
 from motionsynth.motion import Motion, MotionSet, bone_lengths, invalid_reason, present, resample
-from motionsynth.training import Sampler, TrainingConfig
+from motionsynth.training import Sampler, Trainer, TrainingConfig, fit
 from storage import Storage
 from storage.checkpoints import load_checkpoint, save_checkpoint
 from tests.tiny_generators import ready_generator, small_config, small_generator
@@ -298,3 +298,19 @@ def test_config_values_survive_their_json_form() -> None:
     for name in sorted(GENERATORS):
         config = small_config(name)
         assert build_config(name, json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+@ALL
+@pytest.mark.parametrize("rare", [(), (1,)])
+def test_a_class_with_a_single_clip_is_trained_on_and_sampled(
+    name: str, rare: tuple[int, ...], tiny_set: MotionSet
+) -> None:
+    lonely = next(m for m in tiny_set.motions if m.label == 1)
+    motions = replace(tiny_set, motions=(lonely, *(m for m in tiny_set.motions if m.label != 1)))
+    generator = small_generator(name, motions, rare)
+    config = TrainingConfig(steps=3, rare_steps=2, batch=6, report_every=5)
+    losses = [r.metrics for r in fit(Trainer(generator, motions, config, seed=0))]
+    assert losses and all(np.isfinite(list(m.values())).all() for m in losses)
+    for m in generator.eval().sample(requests([1, 1, 1])):
+        assert m.label == 1 and m.num_frames == lonely.num_frames
+        assert invalid_reason(m, tiny_set.skeleton, max_speed=np.inf) is None

@@ -67,6 +67,27 @@ def test_arms_of_a_bed() -> None:
     assert arms_of(("a", "b"), "few")[5:7] == ("a", "b")
 
 
+@pytest.mark.parametrize("draw", [0, 2])
+def test_every_arm_copes_with_a_class_of_a_single_clip(draw: int) -> None:
+    """Common in draw 0, rare in draw 2: its interpolations are left out, its features take others' covariance."""
+    one = replace(
+        MOTIONS, motions=tuple(m for m in MOTIONS.motions if m.label != 1 or m.sample_id == "c1_s01_r0_v01")
+    )
+    bed = make_bed(one, SPLITS, BedSpec(shots=3, split="test", draw=draw))
+    assert bed.train.labels.tolist().count(1) == 1 and (1 in bed.rare) == (draw == 2)
+    lonely = bed.train.motions[bed.train.labels.tolist().index(1)]
+    made = replace(
+        bed.train, motions=tuple(replace(lonely, source="synthetic", sample_id=f"m{i}") for i in range(3))
+    )
+    records = {
+        arm: score_arm(BedTensors.of(bed), arm, QUICK, seed=0, synthetic=made, per_class=5)
+        for arm in arms_of(("gan",), "rare")
+    }
+    assert all(0 <= r.macro <= 1 and np.isnan(r.recalls[1]) for r in records.values())
+    assert records["interpolation"].synthetic_clips == (5 if draw == 0 else 0)
+    assert records["feature"].synthetic_clips == 5 and records["gan"].synthetic_clips == 3
+
+
 @pytest.fixture
 def optimiser_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
@@ -269,6 +290,18 @@ def test_differences_are_paired_by_draw_and_seed() -> None:
     assert ceiling.difference is not None and ceiling.difference.mean == pytest.approx(20)
     table = format_table([strong, gan, ceiling])
     assert "25 %" in table and table.count(" *") == 2
+
+
+def test_folds_that_are_pooled_are_paired_fold_by_fold() -> None:
+    """Two folds have equal draws and seeds: 12 runs, not 6, and each difference within its fold."""
+
+    def recall(fold: float) -> Callable[[str, int, int], float]:
+        return lambda arm, draw, seed: fold + (0.05 + 0.002 * seed if arm == "gan" else 0) + 0.1 * draw
+
+    pooled = [replace(r, bed=f"fold{i}-{r.bed}") for i in (0, 1) for r in records(recall(0.3 * i))]
+    gan = next(s for s in summarise(pooled) if s.arm == "gan")
+    assert gan.runs == 12 and gan.difference is not None and gan.difference.n == 12
+    assert gan.difference.mean == pytest.approx(5.1) and gan.difference.hi - gan.difference.lo < 0.2
 
 
 def test_an_uncertain_gain_has_no_star() -> None:

@@ -99,3 +99,17 @@ def test_a_set_of_some_classes_is_compared_with_those(world: tuple[BedTensors, M
     )
     assert list(report["frechet"]["per_class"]) == ["wave left hand"]
     assert report["features"]["real_clips"] == 24 and report["synthetic_clips"] == 24
+
+
+def test_a_single_real_clip_is_no_distribution_and_the_report_says_so(
+    world: tuple[BedTensors, MotionSet], reports: dict[str, dict[str, Any]]
+) -> None:
+    """The other arms' table must not be lost over it."""
+    bed, perfect = world[0].bed, world[1]
+    lonely = [i for i, m in enumerate(bed.full.motions) if m.label != 1 or m.sample_id == "c1_s01_r0_v01"]
+    one = BedTensors.of(replace(bed, train=bed.full.select(lonely), full=bed.full.select(lonely)))
+    made = perfect.select(np.flatnonzero(perfect.labels == 1)[:5])
+    report = quality_report(one, made, replace(TRAINING, steps=4))
+    assert "have 1 and 5 clips; at least 2" in report["not_measured"] and report["synthetic_clips"] == 5
+    shown = format_quality([report, reports["perfect"]]).splitlines()
+    assert "not measured: " in shown[2] and bed.spec.key in shown[2] and len(shown) == 4

@@ -13,7 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from motionsynth.skeleton import get_skeleton
+from motionsynth.splits import Split
 from rayjobs.cli import check_name, plain
+from storage import Storage
+from storage.dataset import write_dataset
+from storage.header import Header
+from tests.tiny_motion import make_tiny_set
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -119,6 +125,37 @@ def test_wrong_arguments_are_one_sentence_and_exit_code_2(
 def test_missing_storage_is_named() -> None:
     done = run([sys.executable, "-m", "rayjobs.status"])
     assert done.returncode == 2 and "--storage" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def skeleton_file(folder: Path, *roots: str) -> Path:
+    """Kinect-20 with these joints for roots; without any, the pelvis hangs on the spine, which hangs on it."""
+    d = get_skeleton("kinect20").to_dict()
+    parents = (
+        dict(zip(d["joints"], d["parents"], strict=True)) | {"pelvis": "spine"} | dict.fromkeys(roots, "")
+    )
+    path = folder / f"roots{len(roots)}.json"
+    path.write_text(json.dumps(d | {"parents": [parents[j] for j in d["joints"]]}))
+    return path
+
+
+def test_what_users_get_wrong_about_their_data_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    motions = make_tiny_set()
+    folds = tuple(
+        Split(name=f"fold{i}", by="subject", train=("01", "02"), test=("03",)).to_dict() for i in (1, 2)
+    )
+    write_dataset(Storage(tmp_path), "data/tiny", motions, Header.of(motions, splits=folds))
+    (tmp_path / "clips.pkl").write_bytes(b"")
+    pyskl = ["prepare", "--dataset", "pyskl", "--raw", str(tmp_path / "clips.pkl"), "--skeleton"]
+    for verb, *arguments, sentence in (
+        (*pyskl, str(skeleton_file(tmp_path)), "has 0 roots []; exactly one joint must have the parent ''"),
+        (*pyskl, str(skeleton_file(tmp_path, "pelvis", "head")), "has 2 roots ['pelvis', 'head']; exactly one"),
+        ("train", "--dataset", "tiny", "--protocol", "fold1,fold6", "no protocol 'fold6'. Known: fold1, fold2"),
+    ):  # fmt: skip
+        done = run(
+            [sys.executable, "-m", f"rayjobs.{verb}", "--storage", str(tmp_path), *arguments, "--json"]
+        )
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert sentence in done.stderr and last(done) == {"error": done.stderr.rstrip(), "exit_code": 2}
 
 
 def test_a_failed_part_is_exit_code_1_without_traceback(verb: list[str]) -> None:

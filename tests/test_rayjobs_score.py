@@ -160,6 +160,55 @@ def test_a_second_run_trains_nothing_and_the_test_half_is_counted(
     assert before | {"seconds": 0} == after | {"seconds": 0}
 
 
+FOLDS = tuple(
+    Split(
+        name=f"fold{i}", by="subject", train=tuple(s for s in ("01", "02", "03", "04") if s != f"0{i}"), test=(f"0{i}",)
+    )
+    for i in (1, 2, 3)
+)  # fmt: skip
+
+
+def test_all_folds_or_some_are_asked_for_by_name(tmp_path: Path) -> None:
+    storage, motions = Storage(tmp_path), make_tiny_set()
+    write_dataset(storage, "data/tiny", motions, Header.of(motions, splits=tuple(s.to_dict() for s in FOLDS)))
+
+    def chosen(protocol: str) -> Recipe:
+        options = score.Options(storage=storage.uri, dataset="tiny", recipe="debug", protocol=protocol)
+        return options.chosen(storage)
+
+    assert chosen("").protocols == ("fold1",)  # the dataset's first, as the recipe's is not there
+    assert chosen("all").protocols == ("fold1", "fold2", "fold3")
+    assert [b.protocol for b in chosen("fold3, fold1").beds] == ["fold3"] * 2 + ["fold1"] * 2
+    for wrong in ("fold4", "fold1,fold4", "fold1,all"):
+        with pytest.raises(
+            InputError, match="Known: fold1, fold2, fold3, several of them joined by commas, or all"
+        ) as e:
+            chosen(wrong)
+        assert repr(wrong.split(",")[-1]) in str(e.value)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_folds_make_one_table(tmp_path: Path, ray_local: None, capsys: pytest.CaptureFixture) -> None:
+    storage, motions = Storage(tmp_path), make_tiny_set(2)
+    write_dataset(storage, "data/tiny", motions, Header.of(motions, splits=tuple(s.to_dict() for s in FOLDS)))
+    recipe = replace(recipe_of(draws=1, protocol="fold1"), protocols=("fold1", "fold2", "fold3"))
+    synthesise(storage, recipe)
+    result = score.score(storage, "tiny", "r", recipe, join, workers=1)
+    # 6 arms and the quality of the set, in each fold.
+    assert result["trained"] == 21 and result["test_readings"] == 1
+    assert result["protocols"] == ["fold1", "fold2", "fold3"]
+    for a in result["arms"]:
+        assert a["runs"] == 3 and (a["arm"] == "strong" or a["difference"]["n"] == 3)
+    rows = pq.read_table(io.BytesIO(storage.read("runs/r/tiny/score-test.parquet"))).to_pylist()
+    assert {r["bed"].split("-")[0] for r in rows} == set(recipe.protocols) and len(rows) == 18
+    score.report(result)
+    assert "tiny, 3 protocols pooled (fold1, fold2, fold3), a third" in capsys.readouterr().out
+    # A fold alone is there already.
+    alone = score.score(storage, "tiny", "r", replace(recipe, protocols=("fold2",)), never)
+    assert alone["trained"] == 0 and all(a["runs"] == 1 for a in alone["arms"])
+
+
 def test_records_of_classes_that_nobody_shows_make_a_table() -> None:
     """Null in JSON, NaN in the table; the other draws still count."""
     record = ScoreRecord(

@@ -192,6 +192,8 @@ def test_options_choose_the_recipe(storage: Storage) -> None:
     assert other.draws == 1 and chosen(scarcity="fraction", fraction=0.5).bed.fraction == 0.5
     for wrong, sentence in (
         ({"protocol": "fold1"}, "no protocol 'fold1'. Known: cross_subject"),
+        ({"protocol": "cross_subject,fold1"}, "no protocol 'fold1'. Known: cross_subject"),
+        ({"protocol": "cross_subject,cross_subject"}, "names a protocol twice"),
         ({"scarcity": "some"}, "Unknown scarcity 'some'"),
         ({"shots": 1}, "shots is 1"),
         ({"split": "train"}, "Unknown split 'train'"),

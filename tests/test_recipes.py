@@ -42,6 +42,13 @@ def test_beds_of_a_recipe() -> None:
     assert [b.draw for b in replace(recipe, bed=BedSpec(scarcity="full", draw=0)).beds] == [0]
 
 
+def test_pooled_protocols_have_every_bed_each() -> None:
+    recipe = replace(get_recipe("motion_gan"), draws=2)
+    both = replace(recipe, protocols=("fold1", "fold2"))
+    alone = [replace(recipe, bed=replace(recipe.bed, protocol=p)).beds for p in both.protocols]
+    assert both.beds == alone[0] + alone[1] and len({b.key for b in both.beds}) == 6
+
+
 def test_unknown_recipe() -> None:
     with pytest.raises(InputError, match=f"Unknown recipe 'nope'. Known: {', '.join(sorted(RECIPES))}"):
         get_recipe("nope")

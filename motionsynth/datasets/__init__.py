@@ -5,6 +5,7 @@ from pathlib import Path
 from motionsynth.datasets.info import DatasetInfo
 from motionsynth.datasets.ntu60 import NTU60
 from motionsynth.datasets.ntu120 import NTU120
+from motionsynth.datasets.ntu120_harmful import NTU120_HARMFUL
 from motionsynth.datasets.nucla import NUCLA
 from motionsynth.datasets.sbu import SBU
 from motionsynth.datasets.ui_prmd import UI_PRMD
@@ -18,6 +19,7 @@ DATASETS: dict[str, DatasetInfo] = {
     "utd_mhad": UTD_MHAD,
     "ntu60": NTU60,
     "ntu120": NTU120,
+    "ntu120_harmful": NTU120_HARMFUL,
 }
 
 SAMPLE = Path(__file__).parent / "sample"
