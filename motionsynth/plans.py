@@ -58,6 +58,12 @@ SCORE_PLANS: dict[str, ScorePlan] = {
         ),
         seeds=3,
     ),
+    "stgcn": ScorePlan(
+        training=RecogniserTraining(
+            recogniser="stgcn", steps=300, batch=16, learning_rate=1e-3, precision="bfloat16"
+        ),
+        seeds=3,
+    ),
 }
 
 PUBLISHED_CLIPS = 3540

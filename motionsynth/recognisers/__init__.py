@@ -7,6 +7,7 @@ from motionsynth.recognisers.base import Recogniser, RecogniserInfo
 from motionsynth.recognisers.cnn_lstm import CNNLSTM
 from motionsynth.recognisers.relational_lstm import RelationalLSTM
 from motionsynth.recognisers.skeleton_cnn import SkeletonCNN
+from motionsynth.recognisers.stgcn import STGCN
 from motionsynth.recognisers.tacnn import TaCNN
 from motionsynth.recognisers.tcn import TCN
 
@@ -16,6 +17,7 @@ RECOGNISERS: dict[str, type[Recogniser]] = {
     "skeleton_cnn": SkeletonCNN,
     "cnn_lstm": CNNLSTM,
     "relational_lstm": RelationalLSTM,
+    "stgcn": STGCN,
 }
 
 
