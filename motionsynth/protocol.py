@@ -257,7 +257,10 @@ def record_id(
         per_class: See `score_arm`.
     """
     used = per_class if arm in RIVAL_ARMS else 0
-    parts = [PROTOCOL_VERSION, tensors_digest, arm, asdict(training), seed, synthetic_digest, used]
+    # Fields that came after the first records count where they differ from what those were trained with.
+    late = {"optimiser": "adamw", "schedule": "one_cycle"}
+    trained = {k: v for k, v in asdict(training).items() if late.get(k) != v}
+    parts = [PROTOCOL_VERSION, tensors_digest, arm, trained, seed, synthetic_digest, used]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -12,20 +12,9 @@ from typing import Any
 from motionsynth.beds import BedSpec
 from motionsynth.errors import InputError
 from motionsynth.generators import build_config
+from motionsynth.plans import ScorePlan, score_plan
 from motionsynth.recognition import RecogniserTraining
 from motionsynth.training import TrainingConfig
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScorePlan:
-    """One recogniser, and how many seeds of it are trained for each arm and draw."""
-
-    training: RecogniserTraining
-    seeds: int
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise InputError(f"seeds is {self.seeds}; it must be at least 1.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +39,7 @@ class Recipe:
     bed: BedSpec = field(default_factory=BedSpec)
     draws: int = 3
     synthetic_per_class: int = 120
-    scores: tuple[ScorePlan, ...] = (ScorePlan(training=RecogniserTraining(), seeds=5),)
+    scores: tuple[ScorePlan, ...] = (score_plan("tcn"),)
     full: bool = True
     protocols: tuple[str, ...] = ()
 
@@ -77,10 +66,7 @@ class Recipe:
 
 def motion_gan() -> Recipe:
     """The rare-action GAN, judged by the fast recogniser (5 seeds) and by Ta-CNN (3 seeds)."""
-    strong = RecogniserTraining(recogniser="tacnn", steps=300, learning_rate=2e-3, precision="bfloat16")
-    return Recipe(
-        scores=(ScorePlan(training=RecogniserTraining(), seeds=5), ScorePlan(training=strong, seeds=3)),
-    )
+    return Recipe(scores=(score_plan("tcn"), score_plan("tacnn")))
 
 
 def motion_gan_fast() -> Recipe:

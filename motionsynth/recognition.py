@@ -6,7 +6,9 @@ clips differ.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -19,6 +21,12 @@ from motionsynth.motion import MotionSet, canonical, mirrored_labels, repair_jum
 from motionsynth.recognisers import Recogniser, RecogniserInfo, build_recogniser
 
 PRECISIONS = ("float32", "bfloat16")
+OPTIMISERS = ("adamw", "adam", "sgd")
+SCHEDULES = ("one_cycle", "constant", "plateau", "cosine")
+PLATEAU_STEPS = 50
+"""Steps whose mean loss the schedule "plateau" watches."""
+PLATEAU_PATIENCE = 5
+"""So many such means in a row without a better one: then the rate falls to a tenth."""
 STORED_FRAMES = 64
 """Frames at which whole clips are held in memory; crops and warps interpolate between them."""
 
@@ -29,7 +37,13 @@ class RecogniserTraining:
 
     Attributes:
         recogniser: Name in `RECOGNISERS`.
-        steps, batch, learning_rate, weight_decay, label_smoothing: AdamW with a one-cycle cosine schedule.
+        optimiser: "adamw"; or, for published trainings, "adam" (its weight decay is an L2 term of the loss) or "sgd"
+            (momentum 0.9, Nesterov).
+        schedule: Of the learning rate: "one_cycle" (cosine, up and down), "constant", "cosine" (down to zero), or
+            "plateau" (a tenth whenever the training loss no longer falls; a validation loss, which is what papers
+            watch, would be one of people whom no arm may look at).
+        steps, batch: So many steps of so many clips, however many clips there are.
+        learning_rate, weight_decay, label_smoothing: The usual ones; the rate is the schedule's highest.
         augment: The strong classical augmentation.
         synthetic_share: Where a class has synthetic clips: the probability that one of them is drawn for it.
             At most 0.5, so that at least half of each class's draws is real.
@@ -41,6 +55,8 @@ class RecogniserTraining:
     """
 
     recogniser: str = "tcn"
+    optimiser: str = "adamw"
+    schedule: str = "one_cycle"
     steps: int = 500
     batch: int = 64
     learning_rate: float = 2e-3
@@ -63,8 +79,9 @@ class RecogniserTraining:
                 f"real_only_tail is {self.real_only_tail} and average is {self.average}; each must be at least 0 and "
                 "below 1."
             )
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision is '{self.precision}'; allowed: {', '.join(PRECISIONS)}.")
+        for name, allowed in (("precision", PRECISIONS), ("optimiser", OPTIMISERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}.")
         if self.steps < 1 or self.batch < 2:
             raise InputError(
                 f"steps is {self.steps} and batch is {self.batch}; give at least 1 step of 2 clips."
@@ -110,6 +127,40 @@ def _by_class(y: Tensor, num_classes: int) -> list[np.ndarray]:
     return [np.flatnonzero(labels == c) for c in range(num_classes)]
 
 
+def make_optimiser(parameters: Iterable[Tensor], config: RecogniserTraining) -> torch.optim.Optimizer:
+    """The optimiser that `config` names."""
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
+    kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=rate, weight_decay=decay)
+
+
+def make_schedule(optimiser: torch.optim.Optimizer, config: RecogniserTraining) -> Callable[[Tensor], None]:
+    """What sets the learning rate: to be called after every step with its loss (a scalar)."""
+    schedulers = torch.optim.lr_scheduler
+    if config.schedule == "plateau":
+        plateau = schedulers.ReduceLROnPlateau(optimiser, factor=0.1, patience=PLATEAU_PATIENCE)
+        losses: list[float] = []
+
+        def watch(loss: Tensor) -> None:
+            losses.append(loss.item())
+            if len(losses) == PLATEAU_STEPS:
+                plateau.step(fmean(losses))
+                losses.clear()
+
+        return watch
+    if config.schedule == "constant":
+        return lambda loss: None
+    if config.schedule == "cosine":
+        schedule = schedulers.CosineAnnealingLR(optimiser, T_max=config.steps)
+    else:
+        schedule = schedulers.OneCycleLR(
+            optimiser, config.learning_rate, total_steps=config.steps + 1, pct_start=0.15
+        )
+    return lambda loss: schedule.step()
+
+
 def train_recogniser(
     real: ClipTensors,
     info: RecogniserInfo,
@@ -149,12 +200,8 @@ def train_recogniser(
         )
     permutation = torch.from_numpy(info.skeleton.mirror_permutation)
     twin = torch.from_numpy(mirrored_labels(class_names))
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.learning_rate, total_steps=config.steps + 1, pct_start=0.15
-    )
+    optimiser = make_optimiser(model.parameters(), config)
+    after_step = make_schedule(optimiser, config)
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average), use_buffers=True
     )
@@ -180,7 +227,7 @@ def train_recogniser(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
-        schedule.step()
+        after_step(loss)
         if step >= config.steps // 2:
             # Before that the weights still travel far, and a short training's average would hold its random start.
             average.update_parameters(model)

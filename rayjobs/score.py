@@ -24,6 +24,7 @@ from cluster.connect import Connection, cores, plan_resources
 from motionsynth.beds import Bed, BedSpec
 from motionsynth.errors import InputError
 from motionsynth.hybrid import PUBLISHED_NOTE
+from motionsynth.plans import score_plan
 from motionsynth.protocol import (
     HYBRID,
     PROTOCOL_VERSION,
@@ -62,7 +63,7 @@ class Options(experiment.Options):
     """Score every arm of a run.
 
     Attributes:
-        recogniser: Only this one of the recipe's recognisers.
+        recogniser: Only this one: as the recipe trains it, or by its own plan where the recipe has none.
         seeds: Seeds per arm and draw (default: the recipe's).
         workers: Processes (default: one per core).
     """
@@ -106,17 +107,15 @@ def verb(options: Options) -> dict[str, Any]:
 
 
 def with_scores(recipe: Recipe, recogniser: str, seeds: int) -> Recipe:
-    """The recipe with one recogniser, or another number of seeds.
+    """The recipe with one recogniser (by `score_plan` where the recipe has none), or another number of seeds.
 
     Raises:
-        InputError: the recipe has no such recogniser.
+        InputError: unknown recogniser.
     """
     plans = recipe.scores
     if recogniser:
-        plans = tuple(p for p in plans if p.training.recogniser == recogniser)
-        if not plans:
-            known = ", ".join(p.training.recogniser for p in recipe.scores)
-            raise InputError(f"The recipe has no recogniser '{recogniser}'. Known: {known}.")
+        mine = tuple(p for p in plans if p.training.recogniser == recogniser)
+        plans = mine or (score_plan(recogniser),)
     if seeds:
         plans = tuple(replace(p, seeds=seeds) for p in plans)
     return replace(recipe, scores=plans)
@@ -142,18 +141,18 @@ def plan_tasks(storage: Storage, dataset: str, run: str, recipe: Recipe) -> list
                         f"There are no synthetic clips for {spec.key}; run `python -m rayjobs.train` and "
                         "`python -m rayjobs.generate` with the same options first."
                     ) from None
-            for score_plan in recipe.scores[:1] if arm == QUALITY else recipe.scores:
-                for seed in range(1 if arm == QUALITY else score_plan.seeds):
+            for judge in recipe.scores[:1] if arm == QUALITY else recipe.scores:
+                for seed in range(1 if arm == QUALITY else judge.seeds):
                     key = record_id(
                         f"{data}:{bed_digest(bed, arm)}",
                         arm,
-                        score_plan.training,
+                        judge.training,
                         seed,
                         digest,
                         recipe.synthetic_per_class,
                     )
                     task = Task(
-                        id=key, bed=spec, arm=arm, training=score_plan.training, seed=seed,
+                        id=key, bed=spec, arm=arm, training=judge.training, seed=seed,
                         synthetic=synthetic if wants else "", per_class=recipe.synthetic_per_class,
                     )  # fmt: skip
                     tasks.append((task, bed))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import generate as bench
+from benchmarks import stgcn as stgcn_bench
 from benchmarks import train as train_bench
 from benchmarks.motions import random_bodies
 from benchmarks.report import table, write_json
@@ -128,6 +129,15 @@ def test_every_model_is_measured() -> None:
 def test_wrong_settings_of_train(change: dict, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         train_bench.Settings(**change)
+
+
+def test_both_ways_of_stgcn_are_measured() -> None:
+    settings = stgcn_bench.Settings(sizes=((6, 8),), batches=(2, 3), repeats=1)
+    rows = stgcn_bench.measure(settings)["rows"]
+    assert [(r["channels"], r["frames"], r["batch"]) for r in rows] == [(6, 8, 2), (6, 8, 3)]
+    assert all(r["ratio"] == pytest.approx(r["plain ms"] / r["ours ms"]) and r["ours ms"] > 0 for r in rows)
+    with pytest.raises(InputError, match="repeats is 0"):
+        stgcn_bench.Settings(repeats=0)
 
 
 def test_random_bodies_are_valid_motions() -> None:

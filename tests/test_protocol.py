@@ -206,7 +206,8 @@ def test_record_ids_follow_every_ingredient() -> None:
 
     others = [
         name(arm="strong"), name(seed=1), name(digest="e"), name(training=replace(QUICK, steps=11)),
-        name(training=replace(QUICK, recogniser="tacnn")),
+        name(training=replace(QUICK, recogniser="tacnn")), name(training=replace(QUICK, optimiser="sgd")),
+        name(training=replace(QUICK, schedule="cosine")),
         name(training=replace(QUICK, augment=AugmentConfig(yaw=0.1))),
         name(bed=replace(bed, train=bed.train.select(range(20)))),
         name(bed=replace(bed, evaluate=bed.evaluate.select(range(5)))),
@@ -219,6 +220,10 @@ def test_record_ids_follow_every_ingredient() -> None:
     assert name() == record_id(
         bed_digest(bed, "gan"), "gan", RecogniserTraining(steps=10, batch=8), 0, "d", 7
     )
+
+
+def test_records_from_before_a_field_existed_are_still_found() -> None:
+    assert record_id("data", "strong", RecogniserTraining(), 0, "", 120) == "4e751c31a42f81679a3c4cd8"
 
 
 def test_only_the_ceiling_is_shared_between_test_draws() -> None:

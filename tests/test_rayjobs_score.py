@@ -17,8 +17,10 @@ from cluster.connect import Connection, connect
 from motionsynth.beds import BedSpec
 from motionsynth.errors import InputError
 from motionsynth.motion import MotionSet
+from motionsynth.plans import ScorePlan, score_plan
 from motionsynth.protocol import ScoreRecord, summarise
-from motionsynth.recipes import Recipe, ScorePlan, get_recipe
+from motionsynth.recipes import Recipe, get_recipe
+from motionsynth.recognisers import RECOGNISERS
 from motionsynth.rivals import interpolate_clips
 from motionsynth.splits import Split
 from rayjobs import experiment, score
@@ -224,11 +226,16 @@ def test_records_of_classes_that_nobody_shows_make_a_table() -> None:
     assert strong["rare_recall"]["mean"] == 50 and strong["rare_recall"]["n"] == 1
 
 
-def test_a_recogniser_that_the_recipe_lacks_is_named() -> None:
+def test_a_recogniser_that_the_recipe_lacks_has_its_own_plan() -> None:
     recipe = get_recipe("motion_gan")
     only = score.with_scores(recipe, "tacnn", 1)
     assert [(p.training.recogniser, p.seeds) for p in only.scores] == [("tacnn", 1)]
-    with pytest.raises(InputError, match="no recogniser 'lstm'. Known: tcn, tacnn"):
+    assert score.with_scores(recipe, "skeleton_cnn", 0).scores == (score_plan("skeleton_cnn"),)
+    # What the recipe itself says about a recogniser comes first.
+    debug = get_recipe("debug")
+    assert score.with_scores(debug, "tcn", 0) == debug
+    known = ", ".join(sorted(RECOGNISERS))
+    with pytest.raises(InputError, match=f"Unknown recogniser 'lstm'. Known: {known}"):
         score.with_scores(recipe, "lstm", 0)
 
 

@@ -20,7 +20,7 @@ def build(name: str, skeleton: str = "kinect20", persons: int = 2, classes: int 
     # Running statistics of data, not the fresh 0 and 1: under those, deep networks are all but constant, and an absent
     # person could not be told from one at the origin.
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d | torch.nn.BatchNorm3d):
             module.momentum = None
     with torch.no_grad():
         model.train()(clips(model, 8, persons) + 0.5)
@@ -30,6 +30,11 @@ def build(name: str, skeleton: str = "kinect20", persons: int = 2, classes: int 
 def clips(model: Recogniser, batch: int = 3, persons: int = 2) -> torch.Tensor:
     v = model.info.skeleton.num_joints
     return torch.randn(batch, persons, model.frames, v, 3, generator=torch.Generator().manual_seed(1))
+
+
+def differ(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether logits differ by more than rounding, on their own scale: fresh heads differ in it by thousands."""
+    return bool((a - b).abs().max() > 0.01 * b.std())
 
 
 @ALL
@@ -63,7 +68,7 @@ def test_the_order_of_persons_does_not_matter(name: str) -> None:
     x = clips(model)
     with torch.no_grad():
         torch.testing.assert_close(model(x), model(x.flip(1)), atol=1e-5, rtol=1e-4)
-        assert (model(x) - model(x[:, [0, 0]])).abs().max() > 1e-3  # the second is looked at
+        assert differ(model(x[:, [0, 0]]), model(x))  # the second is looked at
 
 
 @ALL
@@ -81,14 +86,17 @@ def test_an_absent_person_has_no_influence(name: str, absent: int) -> None:
 
 @ALL
 def test_time_and_place_matter(name: str) -> None:
-    """A network that saw single frames, or nothing of the root's path, could not tell these apart."""
+    """A network that saw single frames could not tell these apart; one that says so is blind to the root's path."""
     model = build(name)
     x = clips(model).cumsum(2) * 0.1
     with torch.no_grad():
         base = model(x)
-        assert (model(x.flip(2)) - base).abs().max() > 1e-3
+        assert differ(model(x.flip(2)), base)
         moved = x + torch.linspace(0, 1, model.frames)[None, None, :, None, None]
-        assert (model(moved) - base).abs().max() > 1e-3
+        if model.sees_path:
+            assert differ(model(moved), base)
+        else:
+            torch.testing.assert_close(model(moved), base, atol=1e-4, rtol=1e-3)
 
 
 @ALL
@@ -105,7 +113,7 @@ def test_learns_two_classes_that_differ_in_motion_only(name: str) -> None:
     x, y = torch.from_numpy(x).float(), torch.from_numpy(y)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
     losses = []
-    for _ in range(12):
+    while len(losses) < 12 or (len(losses) < 60 and max(losses[-3:]) >= 0.1):
         optimiser.zero_grad()
         loss = torch.nn.functional.cross_entropy(model(x), y)
         loss.backward()

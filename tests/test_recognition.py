@@ -86,6 +86,71 @@ def test_average_0_evaluates_the_last_weights(tiny_set: MotionSet) -> None:
     assert any(not torch.allclose(last[k].float(), mean[k].float()) for k in last)
 
 
+def rates(schedule: str, losses: list[float]) -> list[float]:
+    """The learning rate of every step, as a share of the configured one."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    config = RecogniserTraining(schedule=schedule, steps=len(losses), learning_rate=0.5)
+    optimiser = recognition.make_optimiser([weight], config)
+    after_step = recognition.make_schedule(optimiser, config)
+    seen = []
+    for loss in losses:
+        seen.append(optimiser.param_groups[0]["lr"] / 0.5)
+        weight.grad = torch.zeros(1)
+        optimiser.step()
+        after_step(torch.tensor(loss))
+    return seen
+
+
+def test_schedules() -> None:
+    assert rates("constant", [1.0] * 10) == [1.0] * 10
+    np.testing.assert_allclose(
+        rates("cosine", [1.0] * 10), [(1 + np.cos(np.pi * i / 10)) / 2 for i in range(10)]
+    )
+    up_and_down = rates("one_cycle", [1.0] * 20)
+    assert int(np.argmax(up_and_down)) in (2, 3) and up_and_down[0] == pytest.approx(1 / 25)
+    assert up_and_down[-1] < 0.01
+    falling = [1 - i / 1000 for i in range(600)]
+    assert rates("plateau", falling) == [1.0] * 600
+    # The first mean is the best one; as many more as patience has are forgiven.
+    window, patience = recognition.PLATEAU_STEPS, recognition.PLATEAU_PATIENCE
+    flat = rates("plateau", [1.0] * (window * (patience + 2) + 1))
+    assert flat[:-1] == [1.0] * (len(flat) - 1) and flat[-1] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("kind", recognition.OPTIMISERS)
+def test_optimisers_step_as_their_equations_say(kind: str) -> None:
+    """The second step, from w = 1 with gradients 3 and 1: there momentum and moments show."""
+    rate, decay = 0.1, 0.5
+    config = RecogniserTraining(optimiser=kind, learning_rate=rate, weight_decay=decay)
+    weight = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+    optimiser = recognition.make_optimiser([weight], config)
+    w = v = m = s = 0.0
+    w = 1.0
+    for t, gradient in enumerate((3.0, 1.0), 1):
+        weight.grad = torch.full((1,), gradient, dtype=torch.float64)
+        optimiser.step()
+        g = gradient if kind == "adamw" else gradient + decay * w
+        if kind == "sgd":
+            v = 0.9 * v + g if t > 1 else g
+            w -= rate * (g + 0.9 * v)
+        else:
+            m, s = 0.9 * m + 0.1 * g, 0.999 * s + 0.001 * g * g
+            w *= 1 - rate * decay if kind == "adamw" else 1
+            w -= rate * (m / (1 - 0.9**t)) / ((s / (1 - 0.999**t)) ** 0.5 + 1e-8)
+    assert weight.item() == pytest.approx(w, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+@pytest.mark.parametrize("schedule", ["constant", "plateau", "cosine"])
+def test_published_ways_learn_too(kind: str, schedule: str, tiny_set: MotionSet) -> None:
+    rate = {"adam": 2e-3, "sgd": 0.05}[kind]
+    config = RecogniserTraining(
+        optimiser=kind, schedule=schedule, steps=60, batch=24, learning_rate=rate, weight_decay=1e-4
+    )
+    probabilities, _ = predict(train(tiny_set, config), to_tensors(tiny_set, 1))
+    assert (probabilities.argmax(1) == tiny_set.labels).mean() > 0.9
+
+
 def watch(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """The batches that training sees, by the number hidden in each clip's first coordinate."""
     seen: list[np.ndarray] = []
@@ -146,6 +211,8 @@ def test_classes_are_balanced(tiny_set: MotionSet, monkeypatch: pytest.MonkeyPat
         ({"batch": 1}, "batch is 1"),
         ({"real_only_tail": 1.0}, "real_only_tail is 1.0"),
         ({"precision": "float16"}, "precision is 'float16'; allowed: float32, bfloat16"),
+        ({"optimiser": "adagrad"}, "optimiser is 'adagrad'; allowed: adamw, adam, sgd"),
+        ({"schedule": "step"}, "schedule is 'step'; allowed: one_cycle, constant, plateau, cosine"),
         ({"average": 1.0}, "average is 1.0"),
     ],
 )

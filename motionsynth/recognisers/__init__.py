@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from motionsynth.errors import InputError
 from motionsynth.recognisers.base import Recogniser, RecogniserInfo
+from motionsynth.recognisers.cnn_lstm import CNNLSTM
+from motionsynth.recognisers.relational_lstm import RelationalLSTM
+from motionsynth.recognisers.skeleton_cnn import SkeletonCNN
+from motionsynth.recognisers.stgcn import STGCN
 from motionsynth.recognisers.tacnn import TaCNN
 from motionsynth.recognisers.tcn import TCN
 
-RECOGNISERS: dict[str, type[Recogniser]] = {"tcn": TCN, "tacnn": TaCNN}
+RECOGNISERS: dict[str, type[Recogniser]] = {
+    "tcn": TCN,
+    "tacnn": TaCNN,
+    "skeleton_cnn": SkeletonCNN,
+    "cnn_lstm": CNNLSTM,
+    "relational_lstm": RelationalLSTM,
+    "stgcn": STGCN,
+}
 
 
 def build_recogniser(name: str, info: RecogniserInfo) -> Recogniser:

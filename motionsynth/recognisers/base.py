@@ -25,9 +25,14 @@ class Recogniser(nn.Module, ABC):
 
     A subclass gives `frames` (the clip length it reads), `features` (penultimate, [B, F]), `head` (what maps them to
     logits; the feature arm of the protocol trains it further) and `classify` (`head` with its dropout).
+
+    Attributes:
+        sees_path: Whether where the body goes matters. False for a network that makes every frame's own pose its
+            origin: its logits are then the same wherever each frame stands.
     """
 
     frames: int
+    sees_path: bool = True
     head: nn.Module
     parents_V: Tensor
 
