@@ -116,7 +116,7 @@ def demo() -> Recipe:
     return replace(
         motion_gan_fast(),
         generator_config=build_config("motion_gan", {"width": 128, "critic_width": 48}),
-        training=TrainingConfig(steps=200, rare_steps=60, report_every=50),
+        training=TrainingConfig(steps=150, rare_steps=50, report_every=50),
         bed=BedSpec(shots=5),
         synthetic_per_class=40,
         scores=(ScorePlan(training=RecogniserTraining(steps=100), seeds=2),),
