@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import generate as bench
+from benchmarks import kinetic_gan as kinetic_bench
 from benchmarks import stgcn as stgcn_bench
 from benchmarks import train as train_bench
 from benchmarks.motions import random_bodies
@@ -138,6 +141,25 @@ def test_both_ways_of_stgcn_are_measured() -> None:
     assert all(r["ratio"] == pytest.approx(r["plain ms"] / r["ours ms"]) and r["ours ms"] > 0 for r in rows)
     with pytest.raises(InputError, match="repeats is 0"):
         stgcn_bench.Settings(repeats=0)
+
+
+def test_both_ways_of_sampling_kinetic_gan_are_measured() -> None:
+    rows = kinetic_bench.measure(kinetic_bench.Settings(batches=(2, 3), calls=1, repeats=1, classes=2))[
+        "rows"
+    ]
+    assert [r["clips per call"] for r in rows] == [2, 3]
+    assert all(r["ratio"] == pytest.approx(r["ours clips/s"] / r["published clips/s"]) for r in rows)
+    with pytest.raises(InputError, match="repeats is 0"):
+        kinetic_bench.Settings(repeats=0)
+
+
+def test_the_published_path_samples_what_the_published_generator_samples() -> None:
+    """But for its truncation: that takes a mean of other noise in every call."""
+    config = replace(kinetic_bench.KineticGANConfig.published(), truncation=1.0)
+    model = kinetic_bench.build(config, 2)
+    requests = [kinetic_bench.SampleRequest(sample_id=str(i), label=i % 2, seed=i) for i in range(3)]
+    made = model.to_metres(kinetic_bench.published_call(model, requests))
+    torch.testing.assert_close(made, kinetic_bench.our_call(model, requests), atol=2e-3, rtol=0)
 
 
 def test_random_bodies_are_valid_motions() -> None:
