@@ -121,8 +121,8 @@ def test_a_second_run_trains_nothing_and_the_test_half_is_counted(
     recipe = recipe_of()
     synthesise(storage, recipe)
     first = score.score(storage, "tiny", "r", recipe, join, workers=1)
-    # 6 arms and the quality of the set in 2 draws, with one ceiling for both.
-    assert first["trained"] == 13 and first["test_readings"] == 1
+    # 7 arms and the quality of the set in 2 draws, with one ceiling for both.
+    assert first["trained"] == 15 and first["test_readings"] == 1
     again = score.score(storage, "tiny", "r", recipe, never)
     assert again["trained"] == 0 and again["test_readings"] == 1
     untimed = ("seconds", "trained")
@@ -138,7 +138,7 @@ def test_a_second_run_trains_nothing_and_the_test_half_is_counted(
         and len(stored["quality"]) == 2
     )
     rows = pq.read_table(io.BytesIO(storage.read(f"{base}.parquet"))).to_pylist()
-    assert len(rows) == 12 and {r["arm"] for r in rows} == {a["arm"] for a in first["arms"]}
+    assert len(rows) == 14 and {r["arm"] for r in rows} == {a["arm"] for a in first["arms"]}
     table = {s.arm: s for s in summarise([ScoreRecord.from_dict(r) for r in rows])}
     for a in first["arms"]:
         assert a["runs"] == 2 and a["rare_recall"]["mean"] == table[a["arm"]].rare_recall.mean
@@ -197,13 +197,13 @@ def test_folds_make_one_table(tmp_path: Path, ray_local: None, capsys: pytest.Ca
     recipe = replace(recipe_of(draws=1, protocol="fold1"), protocols=("fold1", "fold2", "fold3"))
     synthesise(storage, recipe)
     result = score.score(storage, "tiny", "r", recipe, join, workers=1)
-    # 6 arms and the quality of the set, in each fold.
-    assert result["trained"] == 21 and result["test_readings"] == 1
+    # 7 arms and the quality of the set, in each fold.
+    assert result["trained"] == 24 and result["test_readings"] == 1
     assert result["protocols"] == ["fold1", "fold2", "fold3"]
     for a in result["arms"]:
         assert a["runs"] == 3 and (a["arm"] == "strong" or a["difference"]["n"] == 3)
     rows = pq.read_table(io.BytesIO(storage.read("runs/r/tiny/score-test.parquet"))).to_pylist()
-    assert {r["bed"].split("-")[0] for r in rows} == set(recipe.protocols) and len(rows) == 18
+    assert {r["bed"].split("-")[0] for r in rows} == set(recipe.protocols) and len(rows) == 21
     score.report(result)
     assert "tiny, 3 protocols pooled (fold1, fold2, fold3), a third" in capsys.readouterr().out
     # A fold alone is there already.
