@@ -47,6 +47,7 @@ class Settings:
         device: "cpu" or "cuda".
         bf16: Train under bfloat16 autocast.
         batch: Clips at inference and sampling; training takes the batch of its default config.
+        models: Only these recognisers and generators (default: all).
         small: Smallest networks and few clips, to try the benchmark itself.
     """
 
@@ -56,6 +57,7 @@ class Settings:
     device: str = "cpu"
     bf16: bool = False
     batch: int = 64
+    models: tuple[str, ...] = ()
     small: bool = False
 
     def __post_init__(self) -> None:
@@ -63,6 +65,9 @@ class Settings:
             raise InputError(
                 f"repeats is {self.repeats}, threads {self.threads}, batch {self.batch}; each must be at least 1."
             )
+        if unknown := sorted(set(self.models) - {*RECOGNISERS, *GENERATORS}):
+            known = ", ".join(sorted((*RECOGNISERS, *GENERATORS)))
+            raise InputError(f"Unknown model '{unknown[0]}'. Known: {known}.")
         if self.device not in ("cpu", "cuda"):
             raise InputError(f"The device is '{self.device}'; allowed: cpu, cuda.")
         if self.device == "cuda" and not torch.cuda.is_available():
@@ -73,7 +78,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """A name, clips, and how many frames of each a network gets (a recogniser never fewer than it is made for)."""
+    """A name, clips, and how many frames of each a generator makes (a recogniser gets those it is made for)."""
 
     name: str
     motions: MotionSet
@@ -127,6 +132,7 @@ def _threads(number: int) -> Iterator[None]:
 def measure(settings: Settings, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Every recogniser and generator on every shape."""
     rows: list[dict[str, Any]] = []
+    wanted = set(settings.models or (*RECOGNISERS, *GENERATORS))
 
     def add(shape: Shape, name: str, what: str, frames: int, step: Callable[[], object], clips: int) -> None:
         row = {"shape": f"{shape.name}, {frames} frames", "model": name, "what": what}
@@ -137,12 +143,12 @@ def measure(settings: Settings, tell: Callable[[str], None] = lambda line: None)
         for shape in shapes(settings):
             recognition = RecogniserTraining(batch=8 if settings.small else RecogniserTraining().batch)
             clips = to_tensors(shape.motions, shape.motions.num_persons)
-            for name in sorted(RECOGNISERS):
+            for name in sorted(wanted & RECOGNISERS.keys()):
                 _recogniser(name, shape, clips.x, clips.y, recognition, settings, add)
             if settings.device == "cpu":
                 step = partial(_augment, shape, clips.x, clips.y, recognition.batch)
                 add(shape, "augmentation", "training", 32, step, recognition.batch)
-            for name in sorted(GENERATORS):
+            for name in sorted(wanted & GENERATORS.keys()):
                 _generator(name, shape, settings, add)
     return {"settings": asdict(settings), "machine": machine(), "rows": rows}
 
@@ -177,7 +183,7 @@ def _recogniser(
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    frames = max(model.frames, shape.frames)
+    frames = model.frames
     x = whole(x, frames)
     batch, labels = (_repeated(t, config.batch).to(settings.device) for t in (x, y))
 
@@ -234,12 +240,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seconds", type=float, default=default.seconds, help="of a repeat (default: %(default)s)"
     )
+    parser.add_argument("--models", nargs="+", default=(), help="only these (default: all)")
     parser.add_argument("--device", default=default.device, help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--bf16", action="store_true", help="train under bfloat16 autocast")
     parser.add_argument("--small", action="store_true", help="tiny networks, to try the benchmark itself")
     parser.add_argument("--json", type=Path, help="also store everything in this file")
     given = vars(parser.parse_args(arguments))
-    path = given.pop("json")
+    path, given["models"] = given.pop("json"), tuple(given["models"])
     try:
         result = measure(Settings(**given), tell=lambda line: print(line, flush=True))
     except InputError as e:

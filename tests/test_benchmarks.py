@@ -128,7 +128,11 @@ def test_every_model_is_measured() -> None:
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
-    [({"repeats": 0}, "repeats is 0"), ({"device": "tpu"}, "device is 'tpu'; allowed")],
+    [
+        ({"repeats": 0}, "repeats is 0"),
+        ({"device": "tpu"}, "device is 'tpu'; allowed"),
+        ({"models": ("tcn", "gcn")}, "Unknown model 'gcn'. Known: cnn_lstm, "),
+    ],
 )
 def test_wrong_settings_of_train(change: dict, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
