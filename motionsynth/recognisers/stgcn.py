@@ -9,7 +9,8 @@ The layers are those of the paper. How they are computed is not, for the sake of
 1x1 convolution is one matrix product; the five 1x1 convolutions in front of the temporal branches are one, with one
 batch normalisation; joints are gathered along the graph before their channels are mixed, never after, since channels
 only ever grow; absent persons are left out. `python -m benchmarks.stgcn` compares with the plain way,
-`tests/reference_stgcn.py`: a step on one core takes 0.5 to 0.6 of its time, without any absent persons.
+`tests/reference_stgcn.py`: a step takes 0.4 to 0.5 of its time at the published size, 0.6 at the
+registered one (docs/results.md).
 
 Shape letters: P persons of all clips, T frames, V joints, C channels.
 """
