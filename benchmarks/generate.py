@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from benchmarks.motions import bundled_sample
-from benchmarks.report import machine, median, table, write_json
+from benchmarks.report import machine, measured, median, table
 from cluster.connect import ROOT, connect, disconnect
 from motionsynth.errors import InputError
 from motionsynth.generators import build_generator, fit_context, load_generator
@@ -426,7 +426,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             disconnect()
         print(json.dumps(result))
         return
-    try:
+
+    def run() -> dict[str, Any]:
         settings = Settings(
             clips=tuple(given.clips),
             repeats=given.repeats,
@@ -434,11 +435,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             shard_size=given.shard_size,
             batch=given.batch,
         )
-        result = measure(settings, tell=lambda line: print(line, flush=True))
-    except InputError as e:
-        sys.exit(str(e))
-    write_json(given.json, result)
-    print("\n" + table([result["machine"]]))
+        return measure(settings, tell=lambda line: print(line, flush=True))
+
+    result = measured(given.json, run)
     print("\n" + table(result["sizes"]))
     if result["marginal"]:
         print("\nmarginal cost per clip, relative to the plain loop\n" + table(result["marginal"]))

@@ -11,7 +11,6 @@ each class; it draws 32 frames and turns the bones in between, and its figure is
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.motions import random_bodies
-from benchmarks.report import machine, median, table, write_json
+from benchmarks.report import machine, measured, median, table
 from motionsynth.errors import InputError
 from motionsynth.generators import SampleRequest, fit_context
 from motionsynth.generators.base import normal, request_rng
@@ -127,12 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="also store everything in this file")
     given = vars(parser.parse_args(arguments))
     path = given.pop("json")
-    try:
-        result = measure(Settings(**given))
-    except InputError as e:
-        sys.exit(str(e))
-    write_json(path, result)
-    print(table([result["machine"]]))
+    result = measured(path, lambda: measure(Settings(**given)))
     print("\n" + table(result["rows"]))
 
 

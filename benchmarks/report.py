@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from cluster.connect import cores
+from motionsynth.errors import InputError
 
 
 def machine() -> dict[str, Any]:
@@ -62,6 +64,18 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def measured(path: Path | None, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What every command line here does: measure, store, show the machine; bad input is one sentence, exit code 2."""
+    try:
+        result = measure()
+    except InputError as e:
+        print(e, file=sys.stderr)
+        sys.exit(2)
+    write_json(path, result)
+    print("\n" + table([result["machine"]]))
+    return result
 
 
 def write_json(path: Path | None, result: Mapping[str, Any]) -> None:

@@ -10,7 +10,6 @@ the process's own (`time.process_time`), which other programs on the machine dis
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.report import machine, median, table, write_json
+from benchmarks.report import machine, measured, median, table
 from motionsynth.errors import InputError
 from motionsynth.recognisers import stgcn
 from motionsynth.skeleton import get_skeleton
@@ -104,12 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="also store everything in this file")
     given = vars(parser.parse_args(arguments))
     path = given.pop("json")
-    try:
-        result = measure(Settings(**given), tell=lambda line: print(line, flush=True))
-    except InputError as e:
-        sys.exit(str(e))
-    write_json(path, result)
-    print("\n" + table([result["machine"]]))
+    tell = lambda line: print(line, flush=True)  # noqa: E731
+    result = measured(path, lambda: measure(Settings(**given), tell=tell))
     print("\n" + table(result["rows"]))
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.motions import bundled_sample, random_bodies
-from benchmarks.report import machine, median, table, write_json
+from benchmarks.report import machine, measured, median, table
 from motionsynth.augment import AugmentConfig, augment, whole
 from motionsynth.errors import InputError
 from motionsynth.generators import GENERATORS, SampleRequest, build_config, build_generator, fit_context
@@ -247,12 +246,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="also store everything in this file")
     given = vars(parser.parse_args(arguments))
     path, given["models"] = given.pop("json"), tuple(given["models"])
-    try:
-        result = measure(Settings(**given), tell=lambda line: print(line, flush=True))
-    except InputError as e:
-        sys.exit(str(e))
-    write_json(path, result)
-    print("\n" + table([result["machine"]]))
+    tell = lambda line: print(line, flush=True)  # noqa: E731
+    result = measured(path, lambda: measure(Settings(**given), tell=tell))
     print("\n" + table(result["rows"]))
 
 

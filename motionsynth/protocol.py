@@ -257,10 +257,7 @@ def record_id(
         per_class: See `score_arm`.
     """
     used = per_class if arm in RIVAL_ARMS else 0
-    # Fields that came after the first records count where they differ from what those were trained with.
-    late = {"optimiser": "adamw", "schedule": "one_cycle"}
-    trained = {k: v for k, v in asdict(training).items() if late.get(k) != v}
-    parts = [PROTOCOL_VERSION, tensors_digest, arm, trained, seed, synthetic_digest, used]
+    parts = [PROTOCOL_VERSION, tensors_digest, arm, asdict(training), seed, synthetic_digest, used]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -308,22 +305,31 @@ class ArmSummary:
     gap_closed: float
 
 
+def paired_difference(
+    records: Sequence[ScoreRecord], arm: str, other: str, field: str = "rare_recall"
+) -> Interval:
+    """`arm` minus `other`, percentage points, over the (bed, seed) that both have; `field` of `ScoreRecord`.
+
+    The bed names protocol and draw: folds that are pooled have equal draws.
+    """
+    one, two = ({(r.bed, r.seed): getattr(r, field) for r in records if r.arm == a} for a in (arm, other))
+    return paired_interval(100 * np.array([one[p] - two[p] for p in sorted(set(one) & set(two))]))
+
+
 def summarise(records: Sequence[ScoreRecord]) -> list[ArmSummary]:
     """The arms table of one dataset and recogniser over all beds, in the order in which arms first appear."""
     by_arm: dict[str, dict[tuple[str, int], ScoreRecord]] = {}
     for r in records:
-        # The bed names protocol and draw: folds that are pooled have equal draws.
         by_arm.setdefault(r.arm, {})[r.bed, r.seed] = r
     strong, ceiling = by_arm.get("strong", {}), by_arm.get("ceiling", {})
     percent = lambda rs, field: 100 * np.array([getattr(r, field) for r in rs])  # noqa: E731
     mean = lambda rs: float(percent(rs.values(), "rare_recall").mean()) if rs else float("nan")  # noqa: E731
     out = []
     for arm, rs in by_arm.items():
-        pairs = sorted(set(rs) & set(strong)) if arm != "strong" else []
         differences = {
-            f: paired_interval(percent([rs[p] for p in pairs], f) - percent([strong[p] for p in pairs], f))
+            f: paired_difference(records, arm, "strong", f)
             for f in ("rare_recall", "macro")
-            if pairs
+            if arm != "strong" and set(rs) & set(strong)
         }
         out.append(
             ArmSummary(

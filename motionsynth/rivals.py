@@ -13,9 +13,24 @@ from torch import nn
 from torch.nn import functional
 
 from motionsynth.generators.base import Batch, fit_context, rigid_resample
-from motionsynth.generators.transfer import Anchors
+from motionsynth.generators.transfer import Anchors, fill_absent
 from motionsynth.motion import Motion, MotionSet, canonical, repair_jumps, resample
 from motionsynth.recognition import STORED_FRAMES, to_tensors
+
+
+def _child(parent: Motion, positions: np.ndarray, rival: str, index: int, seed: int) -> Motion:
+    return replace(
+        parent,
+        positions=positions.astype(np.float32),
+        sample_id=f"{rival}-{parent.label}-{index}",
+        subject="",
+        view="",
+        repetition="",
+        source="synthetic",
+        parent_id=parent.sample_id,
+        generator=rival,
+        seed=seed,
+    )
 
 
 def interpolate_clips(train: MotionSet, counts: dict[int, int], seed: int, low: float = 0.3) -> list[Motion]:
@@ -46,20 +61,7 @@ def interpolate_clips(train: MotionSet, counts: dict[int, int], seed: int, low: 
             there, there_too = ((p != 0).any((-1, -2), keepdims=True) for p in (x, other))
             # A person who is missing in the second clip would pull the first one's body towards the origin.
             blend = np.where(there_too, (1 - w) * x + w * other, x)
-            out.append(
-                replace(
-                    a,
-                    positions=(blend * there).astype(np.float32),
-                    sample_id=f"interpolation-{c}-{i}",
-                    subject="",
-                    view="",
-                    repetition="",
-                    source="synthetic",
-                    parent_id=a.sample_id,
-                    generator="interpolation",
-                    seed=seed,
-                )
-            )
+            out.append(_child(a, blend * there, "interpolation", i, seed))
     return out
 
 
@@ -84,7 +86,7 @@ def lend_differences(
     clips = to_tensors(train, train.num_persons)
     anchors = Anchors(context, STORED_FRAMES, 0)
     # A generator that always makes the same pose leaves all of a clip's motion to the differences.
-    still = clips.x[:1, :1, :1].expand_as(clips.x)
+    still = fill_absent(clips.x[:1, :1])[:, :, :1].expand_as(clips.x)
     seconds = torch.tensor([m.num_frames / m.fps for m in train.motions])
     anchors.fit(Batch(x=clips.x, y=clips.y, seconds=seconds), still, torch.zeros(len(clips.y), 0))
     parents = {m.sample_id: m for m in train.motions}
@@ -94,25 +96,13 @@ def lend_differences(
             continue
         rng = np.random.default_rng([seed, c])
         draws = [anchors.draw(c, rng) for _ in range(n)]
-        share = torch.tensor([rng.uniform(0.5, 1) * anchors.reach(c, i, j) for _, i, j in draws]).float()
+        share = torch.tensor([anchors.share(c, i, j, rng) for _, i, j in draws]).float()
         at, one, other = torch.tensor(draws).T
         made = anchors.complete(still[:1].expand(n, -1, -1, -1, -1), at, one, other, share)
         for i, (x, (a, _, _)) in enumerate(zip(made.numpy(), draws, strict=True)):
             parent, persons = parents[anchors.ids[a]], anchors.shapes[a][1]
-            out.append(
-                replace(
-                    parent,
-                    positions=rigid_resample(x[:persons], parent.num_frames, train.skeleton),
-                    sample_id=f"difference-{c}-{i}",
-                    subject="",
-                    view="",
-                    repetition="",
-                    source="synthetic",
-                    parent_id=parent.sample_id,
-                    generator="difference",
-                    seed=seed,
-                )
-            )
+            body = rigid_resample(x[:persons], parent.num_frames, train.skeleton)
+            out.append(_child(parent, body, "difference", i, seed))
     return out
 
 

@@ -35,6 +35,7 @@ from motionsynth.protocol import (
     bed_digest,
     for_bed,
     format_table,
+    paired_difference,
     record_id,
     summarise,
 )  # fmt: skip
@@ -208,7 +209,7 @@ def score(
 
 def _tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
     """The arms table of each recogniser, per-class recalls, and train-on-synthetic ratios."""
-    text, arms, recalls, tstr = [], [], [], []
+    text, arms, recalls, tstr, against = [], [], [], [], []
     for name in dict.fromkeys(r.recogniser for r in records):
         mine = [r for r in records if r.recogniser == name]
         scarce = [r for r in mine if r.rare] or [r for r in mine if recipe.bed.scarcity == "full"]
@@ -216,6 +217,14 @@ def _tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
         summaries = summarise(scarce)
         arms += [asdict(s) for s in summaries]
         text.append(f"recogniser {name}\n{format_table(summaries)}")
+        shown = dict.fromkeys(r.arm for r in scarce)
+        for arm in (a for a in shown if a not in (*REAL_ARMS, *RIVAL_ARMS)):
+            for rival in (a for a in RIVAL_ARMS if a in shown):
+                d = paired_difference(scarce, arm, rival)
+                against.append({"recogniser": name, "arm": arm, "rival": rival, **asdict(d)})
+                text.append(
+                    f"{arm} - {rival}: {d.mean:+.1f} [{d.lo:+.1f}, {d.hi:+.1f}] points of rare recall, paired"
+                )
         recalls += [
             {
                 "recogniser": name,
@@ -234,7 +243,13 @@ def _tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
                 f"{arm}: macro {100 * on_fake:.1f} % trained on synthetic clips alone, "
                 f"{100 * on_real:.1f} % on real ones: {ratio:.3f}"
             )
-    return {"arms": arms, "rare_recalls": recalls, "tstr": tstr, "text": "\n\n".join(text)}
+    return {
+        "arms": arms,
+        "against_rivals": against,
+        "rare_recalls": recalls,
+        "tstr": tstr,
+        "text": "\n\n".join(text),
+    }
 
 
 def _rare_recalls(records: Sequence[ScoreRecord]) -> dict[int, float]:
@@ -249,7 +264,9 @@ def _rare_recalls(records: Sequence[ScoreRecord]) -> dict[int, float]:
 
 def _count_reading(storage: Storage, dataset: str, recipe: Recipe, reading: bool) -> int:
     """How often this storage's test half of the dataset has been read with something new to measure."""
-    key = f"data/{dataset}-test-readings.json"
+    # A hybrid dataset shows the test people of the real one.
+    origin = read_manifest(storage, experiment.data_prefix(dataset)).header.extra.get("hybrid")
+    key = f"data/{origin['real']['dataset'] if origin else dataset}-test-readings.json"
     count = json.loads(storage.read(key))["readings"] if storage.exists(key) else 0
     if recipe.bed.split == "test" and reading:
         count += 1

@@ -170,6 +170,12 @@ def test_the_published_path_samples_what_the_published_generator_samples() -> No
     torch.testing.assert_close(made, whole, atol=2e-3, rtol=0)
 
 
+def test_bad_input_is_one_sentence_and_exit_code_2(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        train_bench.main(["--models", "gcn"])
+    assert ended.value.code == 2 and capsys.readouterr().err.startswith("Unknown model 'gcn'. Known: ")
+
+
 def test_random_bodies_are_valid_motions() -> None:
     motions = random_bodies("kinect25", 2, 64, classes=3, clips=6)
     assert motions.num_persons == 2 and motions.labels.tolist() == [0, 1, 2, 0, 1, 2]

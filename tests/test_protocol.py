@@ -222,10 +222,6 @@ def test_record_ids_follow_every_ingredient() -> None:
     )
 
 
-def test_records_from_before_a_field_existed_are_still_found() -> None:
-    assert record_id("data", "strong", RecogniserTraining(), 0, "", 120) == "4e751c31a42f81679a3c4cd8"
-
-
 def test_only_the_ceiling_is_shared_between_test_draws() -> None:
     beds = [make_bed(MOTIONS, SPLITS, BedSpec(shots=3, split="test", draw=d)) for d in range(3)]
     shared = {arm: len({bed_digest(b, arm) for b in beds}) for arm in ("strong", "feature", "gan", "ceiling")}

@@ -142,6 +142,12 @@ def test_a_second_run_trains_nothing_and_the_test_half_is_counted(
     table = {s.arm: s for s in summarise([ScoreRecord.from_dict(r) for r in rows])}
     for a in first["arms"]:
         assert a["runs"] == 2 and a["rare_recall"]["mean"] == table[a["arm"]].rare_recall.mean
+    assert [(a["arm"], a["rival"]) for a in first["against_rivals"]] == [
+        ("motion_gan", r) for r in ("interpolation", "difference", "feature")
+    ]
+    for a in first["against_rivals"]:
+        gap = table["motion_gan"].rare_recall.mean - table[a["rival"]].rare_recall.mean
+        assert a["n"] == 2 and a["mean"] == pytest.approx(gap)
     assert any("tfevents" in o.key for o in storage.list(f"{base}-tensorboard"))
     score.report(first)
     shown = capsys.readouterr().out
@@ -160,6 +166,17 @@ def test_a_second_run_trains_nothing_and_the_test_half_is_counted(
     assert third["trained"] == 1 and third["test_readings"] == 2
     after = json.loads(storage.read(f"runs/r/tiny/scores/{lost}.json"))
     assert before | {"seconds": 0} == after | {"seconds": 0}
+
+
+def test_a_hybrid_dataset_counts_as_a_reading_of_the_real_one(storage: Storage) -> None:
+    motions = make_tiny_set(2)
+    header = Header.of(
+        motions, splits=tuple(s.to_dict() for s in FOLDS), hybrid={"real": {"dataset": "tiny"}}
+    )
+    write_dataset(storage, "data/mixed", motions, header)
+    assert score._count_reading(storage, "mixed", recipe_of(), True) == 1
+    assert score._count_reading(storage, "tiny", recipe_of(), True) == 2
+    assert not storage.exists("data/mixed-test-readings.json")
 
 
 FOLDS = tuple(

@@ -369,7 +369,7 @@ class MotionGAN(Generator):
         draws = [anchors.draw(r.label, rng) for r, rng in zip(requests, rngs, strict=True)]
         device = anchors.styles.device
         shares = [
-            rng.uniform(0.5, 1) * anchors.reach(r.label, one, other)
+            anchors.share(r.label, one, other, rng)
             for r, rng, (_, one, other) in zip(requests, rngs, draws, strict=True)
         ]
         share = torch.tensor(shares, device=device) * self.config.truncation

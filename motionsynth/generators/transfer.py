@@ -143,6 +143,10 @@ class Anchors(nn.Module):
         one, other = rng.choice(lender, 2, replace=False)
         return anchor, int(one), int(other)
 
+    def share(self, label: int, one: int, other: int, rng: np.random.Generator) -> float:
+        """How much of the difference of two clips a clip of a class takes: half to all of what is within `reach`."""
+        return rng.uniform(0.5, 1) * self.reach(label, one, other)
+
     def reach(self, label: int, one: int, other: int) -> float:
         """Share, in [0, 1], of the difference of two clips of one class that is no larger than a class's own spread."""
         distance, spread = float(self.apart[one, self.place[other]]), float(self.spread[label])
