@@ -26,7 +26,12 @@ from benchmarks.report import machine, measured, median, table
 from motionsynth.errors import InputError
 from motionsynth.generators import SampleRequest, fit_context
 from motionsynth.generators.base import normal, request_rng
-from motionsynth.generators.kinetic_gan import TRUNCATION_DRAWS, KineticGAN, KineticGANConfig
+from motionsynth.generators.kinetic_gan import (
+    TRUNCATION_DRAWS,
+    KineticGAN,
+    KineticGANConfig,
+    PublishedKineticGANConfig,
+)
 from motionsynth.training import Sampler, TrainingConfig
 
 
@@ -87,7 +92,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        plain = build(KineticGANConfig.published(), settings.classes)
+        plain = build(PublishedKineticGANConfig(), settings.classes)
         ours = build(KineticGANConfig(), settings.classes)
         rows = [_row(settings, batch, plain, ours) for batch in settings.batches]
     finally:

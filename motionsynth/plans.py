@@ -50,7 +50,7 @@ SCORE_PLANS: dict[str, ScorePlan] = {
     "skeleton_cnn": _slow("skeleton_cnn", steps=1000, batch=64, learning_rate=1e-3),
     "cnn_lstm": _slow("cnn_lstm", steps=450, batch=16, learning_rate=5e-4),
     "relational_lstm": _slow("relational_lstm", steps=170, batch=16, learning_rate=1e-3),
-    "stgcn": _slow("stgcn", steps=600, batch=16, learning_rate=1e-3),
+    "stgcn": _slow("stgcn", steps=1500, batch=16, learning_rate=4e-3),
 }
 
 PUBLISHED_CLIPS = 3540

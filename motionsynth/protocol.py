@@ -109,10 +109,9 @@ class BedTensors:
 
 
 def arms_of(generators: Sequence[str], scarcity: str) -> tuple[str, ...]:
-    """All arms of a bed: with nothing scarce, real data against each generator's synthetic data alone."""
+    """All arms of a bed: with nothing scarce, nothing to rival, and each generator's clips alone besides."""
     if scarcity == "full":
-        own = (g for g in generators if g == HYBRID)  # a hybrid dataset is mostly used whole
-        return ("strong", *own, *(TSTR + g for g in generators))
+        return ("weak", "strong", *generators, *(TSTR + g for g in generators))
     return ("weak", "strong", *RIVAL_ARMS, *generators, "ceiling")
 
 

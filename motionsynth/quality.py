@@ -105,21 +105,26 @@ def _interaction(real: MotionSet, made: MotionSet, seed: int) -> dict[str, Any] 
 
 
 def format_quality(reports: list[dict[str, Any]]) -> str:
-    """One line per generated set, synthetic beside real."""
+    """One line per generated set, synthetic beside real; `generator` is whose it is."""
+    width = max((len(_whose(r)) for r in reports), default=0) + 2
     head = (
-        f"{'generated set':<44}{'Frechet':>9}{'floor':>8}{'MDI':>8}{'real':>7}{'TCS':>7}{'real':>7}{'energy':>8}"
+        f"{'generated set':<{width}}{'Frechet':>9}{'floor':>8}{'MDI':>8}{'real':>7}{'TCS':>7}{'real':>7}{'energy':>8}"
         f"{'phys %':>8}{'real':>7}{'bones %':>9}{'real':>7}{'copies %':>10}{'named %':>9}"
     )
     lines = [head, "-" * len(head)]
     for r in reports:
         if "not_measured" in r:
-            lines.append(f"{r['bed']:<44}  not measured: {r['not_measured']}")
+            lines.append(f"{_whose(r):<{width}}not measured: {r['not_measured']}")
             continue
         f, d, c, p, m = r["frechet"], r["diversity"], r["consistency"], r["physics"], r["memorisation"]
         lines.append(
-            f"{r['bed']:<44}{f['distance']:>9.2f}{f['floor']:>8.2f}{d['mdi']:>8.2f}{d['mdi_real']:>7.2f}{c['tcs']:>7.2f}"
+            f"{_whose(r):<{width}}{f['distance']:>9.2f}{f['floor']:>8.2f}{d['mdi']:>8.2f}{d['mdi_real']:>7.2f}{c['tcs']:>7.2f}"
             f"{c['tcs_real']:>7.2f}{c['energy_ratio']:>8.2f}{100 * p['frames']:>8.1f}{100 * p['frames_real']:>7.1f}"
             f"{100 * p['bone_variation']:>9.1f}{100 * p['bone_variation_real']:>7.1f}{100 * m['share']:>10.1f}"
             f"{100 * r['agreement']:>9.1f}"
         )
     return "\n".join(lines)
+
+
+def _whose(report: dict[str, Any]) -> str:
+    return f"{report['generator']}, {report['bed']}" if "generator" in report else report["bed"]

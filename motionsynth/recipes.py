@@ -31,6 +31,9 @@ class Recipe:
         synthetic_per_class: Clips generated for each rare class (for every class where nothing is scarce).
         scores: Recognisers; the first is the fast one.
         full: Also train the generator on all clips, for train-on-synthetic-test-on-real.
+        features: Recogniser whose features the generated sets are measured in, whoever judges the arms.
+        compared: Recipes of other generators, trained on the same beds and judged in the same table; of these only
+            generator, config and training count.
     """
 
     generator: str = "motion_gan"
@@ -42,14 +45,27 @@ class Recipe:
     scores: tuple[ScorePlan, ...] = (score_plan("tcn"),)
     full: bool = True
     protocols: tuple[str, ...] = ()
+    features: RecogniserTraining = field(default_factory=lambda: score_plan("tcn").training)
+    compared: tuple[Recipe, ...] = ()
 
     def __post_init__(self) -> None:
+        names = [self.generator, *(r.generator for r in self.compared)]
+        if len(set(names)) < len(names):
+            raise InputError(
+                f"The recipes have the generators {', '.join(names)}; give recipes of different generators."
+            )
         if not self.scores:
             raise InputError("The recipe has no recogniser in scores; give at least one ScorePlan.")
         if self.draws < 1 or self.synthetic_per_class < 1:
             raise InputError(
                 f"draws is {self.draws} and synthetic_per_class is {self.synthetic_per_class}; each must be at least 1."
             )
+
+    @property
+    def each(self) -> tuple[Recipe, ...]:
+        """One recipe for each generator, all on the beds of this one."""
+        same = {n: getattr(self, n) for n in ("bed", "draws", "full", "protocols", "synthetic_per_class")}
+        return (replace(self, compared=()), *(replace(r, **same, compared=()) for r in self.compared))
 
     @property
     def beds(self) -> tuple[BedSpec, ...]:
@@ -82,7 +98,7 @@ def kinetic_gan() -> Recipe:
         generator="kinetic_gan",
         generator_config=build_config("kinetic_gan", {}),
         training=TrainingConfig(
-            steps=2400, rare_steps=0, learning_rate=1e-3, critic_learning_rate=1e-3, report_every=200
+            steps=2400, rare_steps=0, learning_rate=1e-3, critic_learning_rate=1e-3, precision="bfloat16"
         ),
     )
 
@@ -91,11 +107,12 @@ def kinetic_gan_published() -> Recipe:
     """Kinetic-GAN as its code has it (Degardin et al. 2022): Adam 2e-4, five critic steps, no weight average.
 
     Ours all the same: whole clips resampled to 64 frames instead of their first 64, the rate's cosine decay, Adam's
-    second beta of 0.99 instead of 0.999, and as many clips seen as `kinetic_gan` sees.
+    second beta of 0.99 instead of 0.999, bfloat16, and as many clips seen as `kinetic_gan` sees.
     """
     return replace(
         kinetic_gan(),
-        generator_config=type(build_config("kinetic_gan", {})).published(),
+        generator="kinetic_gan_published",
+        generator_config=build_config("kinetic_gan_published", {}),
         training=TrainingConfig(
             steps=3600,
             rare_steps=0,
@@ -106,8 +123,8 @@ def kinetic_gan_published() -> Recipe:
             scale=0.0,
             mirror=False,
             average=0.0,
-            report_every=200,
-        ),  # fmt: skip
+            precision="bfloat16",
+        ),
     )
 
 
@@ -120,6 +137,7 @@ def demo() -> Recipe:
         bed=BedSpec(shots=5),
         synthetic_per_class=40,
         scores=(ScorePlan(training=RecogniserTraining(steps=100), seeds=2),),
+        features=RecogniserTraining(steps=100),
         full=False,
     )
 
@@ -136,6 +154,7 @@ def debug() -> Recipe:
         draws=2,
         synthetic_per_class=4,
         scores=(ScorePlan(training=RecogniserTraining(steps=4, batch=8), seeds=1),),
+        features=RecogniserTraining(steps=4, batch=8),
     )
 
 
@@ -150,11 +169,33 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def get_recipe(name: str) -> Recipe:
-    """A recipe by name.
+    """A recipe by name, or several joined by commas: the first with the others as `compared`.
 
     Raises:
-        InputError: unknown name.
+        InputError: unknown name, or two recipes of one generator.
     """
-    if name not in RECIPES:
-        raise InputError(f"Unknown recipe '{name}'. Known: {', '.join(sorted(RECIPES))}.")
-    return RECIPES[name]()
+    names = [n.strip() for n in name.split(",")]
+    if unknown := [n for n in names if n not in RECIPES]:
+        raise InputError(f"Unknown recipe '{unknown[0]}'. Known: {', '.join(sorted(RECIPES))}.")
+    first, *others = (RECIPES[n]() for n in names)
+    return replace(first, compared=tuple(others)) if others else first
+
+
+def with_clips_seen(recipe: Recipe, clips: int) -> Recipe:
+    """The recipe, and all that it is compared with, on a budget of training clips seen; the stages keep their shares.
+
+    Raises:
+        InputError: not even one batch.
+    """
+
+    def limited(one: Recipe) -> Recipe:
+        plan = one.training
+        if clips < plan.batch:
+            raise InputError(
+                f"The budget of clips seen is {clips}; {one.generator} needs at least one batch of {plan.batch}."
+            )
+        steps = round(clips / plan.batch)
+        rare = round(steps * plan.rare_steps / (plan.steps + plan.rare_steps))
+        return replace(one, training=replace(plan, steps=max(1, steps - rare), rare_steps=rare))
+
+    return replace(limited(recipe), compared=tuple(limited(r) for r in recipe.compared))

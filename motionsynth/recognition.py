@@ -13,7 +13,6 @@ from statistics import fmean
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from motionsynth.augment import AugmentConfig, augment, whole
 from motionsynth.errors import InputError
@@ -221,8 +220,7 @@ def train_recogniser(
         x = torch.cat([p.x for p in parts])
         x, y = augment(x, torch.cat([p.y for p in parts]), frames, config.augment, rng, permutation, twin)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
-            logits = model(x)
-        loss = functional.cross_entropy(logits.float(), y, label_smoothing=config.label_smoothing)
+            loss = model.loss(model.features(x), y, config.label_smoothing)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)

@@ -23,7 +23,7 @@ from motionsynth.errors import InputError
 from motionsynth.generators.base import Batch, Context, Generator
 from motionsynth.losses import weighted_sum
 from motionsynth.motion import MotionSet, mirrored_labels
-from motionsynth.recognition import STORED_FRAMES, to_tensors
+from motionsynth.recognition import PRECISIONS, STORED_FRAMES, to_tensors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +32,7 @@ class TrainingConfig:
 
     Attributes:
         steps: Steps of stage 1 (all classes).
-        rare_steps: Steps of stage 2 (rare classes); skipped when no class is rare.
+        rare_steps: Steps of stage 2 (rare classes); they belong to stage 1 when no class is rare.
         batch: Clips per step over all processes.
         learning_rate, critic_learning_rate: Adam; cosine decay to a tenth over each stage.
         rare_rate: Factor on both rates in stage 2.
@@ -41,6 +41,7 @@ class TrainingConfig:
         scale: Body scale 1 + U(-scale, scale) per clip.
         mirror: Reflect half of the clips where the class allows it.
         average: Decay per step of the weights that sample.
+        precision: "float32", or "bfloat16" for mixed precision: layers compute in it, weights and geometry do not.
         report_every: Steps between reports (logging and checkpoints).
     """
 
@@ -56,8 +57,11 @@ class TrainingConfig:
     mirror: bool = True
     average: float = 0.998
     report_every: int = 200
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"Training precision is '{self.precision}'; allowed: {', '.join(PRECISIONS)}.")
         for name, low in (("steps", 1), ("rare_steps", 0), ("batch", 2), ("report_every", 1)):
             if getattr(self, name) < low:
                 raise InputError(f"Training {name} is {getattr(self, name)}; it must be at least {low}.")
@@ -183,7 +187,12 @@ class Trainer:
     @property
     def total_steps(self) -> int:
         """Steps of both stages."""
-        return self.config.steps + (self.config.rare_steps if self.generator.context.rare else 0)
+        return self.config.steps + self.config.rare_steps
+
+    @property
+    def first_steps(self) -> int:
+        """Steps of stage 1: all of them where no class is rare, so that every bed is trained on as many clips."""
+        return self.config.steps if self.generator.context.rare else self.total_steps
 
     def _enter(self, stage: int) -> None:
         """Fresh optimisers over the parameters that this stage trains."""
@@ -200,8 +209,8 @@ class Trainer:
                 group["peak"] = group["lr"] * (self.config.rare_rate if stage == 2 else 1.0)
 
     def _set_rates(self) -> None:
-        first = 0 if self.stage == 1 else self.config.steps
-        length = self.config.steps if self.stage == 1 else self.config.rare_steps
+        first = 0 if self.stage == 1 else self.first_steps
+        length = self.first_steps if self.stage == 1 else self.config.rare_steps
         share = (self.step - first) / max(length, 1)
         factor = min(1.0, (self.step - first + 1) / 50) * (0.1 + 0.45 * (1 + float(np.cos(np.pi * share))))
         for optimiser in self.optimisers.values():
@@ -210,7 +219,7 @@ class Trainer:
 
     def advance(self) -> dict[str, float]:
         """One step of every group; returns the unweighted terms as `group/term`."""
-        stage = 1 if self.step < self.config.steps else 2
+        stage = 1 if self.step < self.first_steps else 2
         if stage != self.stage:
             self._enter(stage)
         self._set_rates()
@@ -229,7 +238,9 @@ class Trainer:
             inside = set(mine)
             for p in self.generator.parameters():
                 p.requires_grad_(p in inside)
-            terms = self.generator.losses(batch, group)
+            mixed = self.config.precision == "bfloat16"
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+                terms = self.generator.losses(batch, group)
             logged |= {f"{group}/{k}": v.detach().item() for k, v in terms.items()}
             mine_weights = {k: weights[k] for k in self.generator.terms[group]}
             if not any(mine_weights.values()):

@@ -75,6 +75,10 @@ def compose(storage: Storage, options: Options, recipe: Recipe) -> dict[str, Any
     target = experiment.data_prefix(options.name)
     if options.name == options.dataset:
         raise InputError(f"--as '{options.name}' is the real dataset itself; choose another name.")
+    if recipe.compared:
+        raise InputError(
+            f"compose takes the clips of one generator, --recipe names {1 + len(recipe.compared)}; give one."
+        )
     if len(recipe.protocols) > 1:
         raise InputError(
             f"compose makes one dataset for one protocol, --protocol names {len(recipe.protocols)}; give one."

@@ -29,7 +29,8 @@ class Options(cli.Common):
 
     Attributes:
         dataset: Name of a prepared dataset (see `rayjobs.prepare`).
-        recipe: What to run; the options below override single fields of it.
+        recipe: What to run; the options below override single fields of it. Several joined by commas are trained on
+            the same beds and judged in one table, by the recognisers of the first.
         protocol: Official split of the dataset, such as cross_subject (default: the recipe's, or the dataset's
             first where it has none of that name). Several joined by commas (fold1,fold2), or "all", are pooled
             in one table.

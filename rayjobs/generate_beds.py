@@ -34,7 +34,7 @@ def generate_beds(
     actors: int | None = None,
     gpus_per_actor: float = 0.0,
 ) -> dict[str, Any]:
-    """Generate for every bed that is not done.
+    """Generate for every bed that is not done, with every generator of the recipe and those it is compared with.
 
     Raises:
         InputError: a bed has no finished checkpoint.
@@ -42,13 +42,13 @@ def generate_beds(
     """
     began = time.monotonic()
     beds = []
-    for spec in recipe.beds:
-        prefix = experiment.bed_prefix(run, dataset, spec, recipe.generator)
+    for one, spec in [(r, spec) for r in recipe.each for spec in r.beds]:
+        prefix = experiment.bed_prefix(run, dataset, spec, one.generator)
         info = finished_checkpoint(storage, prefix)
         if info is None:
             raise InputError(
-                f"There is no finished training for {spec.key}; run `python -m rayjobs.train` with the same options "
-                "first."
+                f"There is no finished training of {one.generator} for {spec.key}; run `python -m rayjobs.train` with "
+                "the same options first."
             )
         bed = experiment.load_bed(storage, dataset, spec)
         shown = set(bed.train.labels.tolist())  # nobody can make clips of a class that no training clip shows
@@ -68,7 +68,7 @@ def generate_beds(
         picture = f"{prefix}/preview"
         if made["shards_made"] or not storage.exists(f"{picture}.png"):
             _preview(storage, picture, bed.train, read_dataset(storage, f"{prefix}/synthetic")[0])
-        beds.append({"bed": spec.key, "preview": f"{picture}.png", **made})
+        beds.append({"bed": spec.key, "generator": one.generator, "preview": f"{picture}.png", **made})
     return {"beds": beds, "seconds": round(time.monotonic() - began, 2)}
 
 
@@ -85,6 +85,9 @@ def _preview(storage: Storage, key: str, real: Any, synthetic: Any) -> None:
 def report_beds(result: Mapping[str, Any]) -> None:
     """The result for people."""
     for bed in result["beds"]:
-        print(f"{bed['bed']}: {bed['clips']:,} clips in {bed['shards']} shards; preview {bed['preview']}")
+        print(
+            f"{bed['generator']} on {bed['bed']}: {bed['clips']:,} clips in {bed['shards']} shards; preview "
+            f"{bed['preview']}"
+        )
     made = sum(b["clips_made"] for b in result["beds"])
     print(f"made {made:,} clips in {result['seconds']:.0f} s")

@@ -26,12 +26,14 @@ class Options(score.Options):
     Attributes:
         raw: Raw folder of the dataset; not needed when it is prepared already, nor for `sample`.
         gpus_per_worker: 0 trains and samples on CPUs; a fraction shares a GPU.
-        steps: Generator training steps (default: the recipe's).
+        steps: Steps of a generator's stage 1 (default: the recipe's).
+        clips_seen: Real clips that each generator sees in its training (default: by the recipe's steps).
     """
 
     raw: tuple[Path, ...] = ()
     gpus_per_worker: float = 0.0
     steps: int = 0
+    clips_seen: int = 0
 
 
 def verb(options: Options) -> dict[str, Any]:
@@ -57,7 +59,8 @@ def verb(options: Options) -> dict[str, Any]:
         prepare.verb(source)
     stage("prepare")
     recipe = score.with_scores(options.chosen(storage), options.recogniser, options.seeds)
-    recipe = train.with_steps(recipe, options.steps)
+    recipe = train.with_steps(recipe, options.steps, options.clips_seen)
+    only = score.chosen_arms(recipe, options.arms)
     args = (storage, options.dataset, options.run, recipe, connect)
     trained, made = {"beds": []}, {"beds": []}
     if experiment.is_hybrid(storage, options.dataset):
@@ -69,7 +72,7 @@ def verb(options: Options) -> dict[str, Any]:
         made = generate_beds.generate_beds(*args, gpus_per_actor=options.gpus_per_worker)
         generate_beds.report_beds(made)
         stage("generate")
-    scored = score.score(*args, workers=options.workers)
+    scored = score.score(*args, workers=options.workers, only=only)
     score.report(scored)
     stage("score")
     print("seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in seconds.items()))

@@ -30,6 +30,7 @@ from motionsynth.protocol import (
     PROTOCOL_VERSION,
     REAL_ARMS,
     RIVAL_ARMS,
+    TSTR,
     ScoreRecord,
     arms_of,
     bed_digest,
@@ -66,11 +67,14 @@ class Options(experiment.Options):
     Attributes:
         recogniser: Only this one: as the recipe trains it, or by its own plan where the recipe has none.
         seeds: Seeds per arm and draw (default: the recipe's).
+        arms: Only these, joined by commas, and `strong`, which the others are compared with; `tstr` stands for training
+            on synthetic clips alone, `quality` for the figures of the generated sets (default: all).
         workers: Processes (default: one per core).
     """
 
     recogniser: str = ""
     seeds: int = 0
+    arms: str = ""
     workers: int = 0
 
 
@@ -102,6 +106,7 @@ def verb(options: Options) -> dict[str, Any]:
         recipe,
         lambda: options.connect(storage),
         workers=options.workers,
+        only=chosen_arms(recipe, options.arms),
     )
     report(result)
     return {k: v for k, v in result.items() if k != "text"}
@@ -122,42 +127,73 @@ def with_scores(recipe: Recipe, recogniser: str, seeds: int) -> Recipe:
     return replace(recipe, scores=plans)
 
 
-def plan_tasks(storage: Storage, dataset: str, run: str, recipe: Recipe) -> list[tuple[Task, Bed]]:
-    """Every (arm, draw, seed) of the recipe; arms whose training and judging clips coincide share an id."""
+def chosen_arms(recipe: Recipe, given: str) -> tuple[str, ...]:
+    """What `--arms` asks for; () for all.
+
+    Raises:
+        InputError: one is unknown.
+    """
+    if not given:
+        return ()
+    names = [n.strip() for n in given.split(",")]
+    own = (HYBRID, *(r.generator for r in recipe.each))
+    known = (*REAL_ARMS, *RIVAL_ARMS, *own, TSTR.rstrip(":"), QUALITY)
+    if unknown := [n for n in names if n not in known]:
+        raise InputError(f"Unknown arm '{unknown[0]}' in --arms. Known: {', '.join(known)}.")
+    return tuple(dict.fromkeys(("strong", *names)))
+
+
+def plan_tasks(
+    storage: Storage, dataset: str, run: str, recipe: Recipe, only: Sequence[str] = ()
+) -> list[tuple[Task, Bed]]:
+    """Every (arm, draw, seed) of the recipe; arms whose training and judging clips coincide share an id.
+
+    Args:
+        storage, dataset, run: Where.
+        recipe: What.
+        only: Arms (see `chosen_arms`); () for all.
+    """
     tasks = []
     # Ids alone would let the records of a dataset that was prepared anew under its old name pass for its own.
     data = read_manifest(storage, experiment.data_prefix(dataset)).digest
     for spec in recipe.beds:
         bed = experiment.load_bed(storage, dataset, spec)
-        synthetic = f"{experiment.bed_prefix(run, dataset, spec, recipe.generator)}/synthetic"
         own = len(bed.synthetic) > 0
-        for arm in (*arms_of((HYBRID if own else recipe.generator,), spec.scarcity), QUALITY):
-            wants = arm not in (*REAL_ARMS, *RIVAL_ARMS) and not own
-            digest = ""
-            if wants:
+        generators = (HYBRID,) if own else tuple(r.generator for r in recipe.each)
+        arms = [(arm, _generator(arm, generators)) for arm in arms_of(generators, spec.scarcity)]
+        for arm, generator in (*arms, *((QUALITY, g) for g in generators)):
+            if only and arm.split(":")[0] not in only:
+                continue
+            synthetic, digest = "", ""
+            if generator and not own:
+                synthetic = f"{experiment.bed_prefix(run, dataset, spec, generator)}/synthetic"
                 try:
                     digest = read_manifest(storage, synthetic).digest
                 except MissingError:
                     raise InputError(
-                        f"There are no synthetic clips for {spec.key}; run `python -m rayjobs.train` and "
-                        "`python -m rayjobs.generate` with the same options first."
+                        f"There are no synthetic clips of {generator} for {spec.key}; run `python -m rayjobs.train` "
+                        "and `python -m rayjobs.generate` with the same options first."
                     ) from None
-            for judge in recipe.scores[:1] if arm == QUALITY else recipe.scores:
-                for seed in range(1 if arm == QUALITY else judge.seeds):
-                    key = record_id(
-                        f"{data}:{bed_digest(bed, arm)}",
-                        arm,
-                        judge.training,
-                        seed,
-                        digest,
-                        recipe.synthetic_per_class,
-                    )
-                    task = Task(
-                        id=key, bed=spec, arm=arm, training=judge.training, seed=seed,
-                        synthetic=synthetic if wants else "", per_class=recipe.synthetic_per_class,
-                    )  # fmt: skip
-                    tasks.append((task, bed))
+            # A set is measured once, in the same features whoever judges the arms.
+            plans = (
+                [(recipe.features, 1)] if arm == QUALITY else [(p.training, p.seeds) for p in recipe.scores]
+            )
+            for training, seed in [(t, seed) for t, seeds in plans for seed in range(seeds)]:
+                key = record_id(
+                    f"{data}:{bed_digest(bed, arm)}", arm, training, seed, digest, recipe.synthetic_per_class
+                )
+                task = Task(
+                    id=key, bed=spec, arm=arm, training=training, seed=seed, synthetic=synthetic,
+                    per_class=recipe.synthetic_per_class,
+                )  # fmt: skip
+                tasks.append((task, bed))
     return tasks
+
+
+def _generator(arm: str, generators: Sequence[str]) -> str:
+    """Whose clips an arm uses; "" for none."""
+    name = arm.removeprefix(TSTR)
+    return name if name in generators else ""
 
 
 def score(
@@ -168,6 +204,7 @@ def score(
     connect: Callable[[], Connection],
     *,
     workers: int = 0,
+    only: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train and judge what has no record yet; write and return the table.
 
@@ -177,7 +214,7 @@ def score(
     """
     began = time.monotonic()
     prefix = f"{experiment.run_prefix(run, dataset)}/scores"
-    tasks = plan_tasks(storage, dataset, run, recipe)
+    tasks = plan_tasks(storage, dataset, run, recipe, only)
     have = {Path(o.key).stem for o in storage.list(prefix)}
     todo = list({t.id: t for t, _ in tasks if t.id not in have}.values())
     readings = _count_reading(storage, dataset, recipe, bool(todo))
@@ -185,7 +222,11 @@ def score(
         _run_all(storage, dataset, prefix, todo, connect(), workers)
     stored = {t.id: json.loads(storage.read(f"{prefix}/{t.id}.json")) for t, _ in tasks}
     records = [for_bed(ScoreRecord.from_dict(stored[t.id]), bed) for t, bed in tasks if t.arm != QUALITY]
-    quality = [stored[t.id] for t, _ in tasks if t.arm == QUALITY]
+    quality = [
+        {"generator": t.synthetic.split("/")[-2] if t.synthetic else HYBRID, **stored[t.id]}
+        for t, _ in tasks
+        if t.arm == QUALITY
+    ]
     result = {
         "protocol": PROTOCOL_VERSION,
         "dataset": dataset,
@@ -212,11 +253,15 @@ def _tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
     text, arms, recalls, tstr, against = [], [], [], [], []
     for name in dict.fromkeys(r.recogniser for r in records):
         mine = [r for r in records if r.recogniser == name]
-        scarce = [r for r in mine if r.rare] or [r for r in mine if recipe.bed.scarcity == "full"]
         whole = [r for r in mine if not r.rare]
-        summaries = summarise(scarce)
-        arms += [asdict(s) for s in summaries]
-        text.append(f"recogniser {name}\n{format_table(summaries)}")
+        scarce = [r for r in mine if r.rare] or [r for r in whole if recipe.bed.scarcity == "full"]
+        for title, own in (("", scarce), (", all clips: recall of every class", whole)):
+            if own and not (title and scarce == whole):
+                summaries = summarise(own)
+                arms += [
+                    {"beds": "full" if own == whole else recipe.bed.scarcity} | asdict(s) for s in summaries
+                ]
+                text.append(f"recogniser {name}{title}\n{format_table(summaries)}")
         shown = dict.fromkeys(r.arm for r in scarce)
         for arm in (a for a in shown if a not in (*REAL_ARMS, *RIVAL_ARMS)):
             for rival in (a for a in RIVAL_ARMS if a in shown):
@@ -414,7 +459,8 @@ def report(result: Mapping[str, Any]) -> None:
                 f"  {names[c]:<34}"
                 + "  ".join(f"{100 * r['rare_recalls'].get(c, math.nan):5.1f}" for r in rows)
             )
-    print("\n" + format_quality(result["quality"]))
+    if result["quality"]:
+        print("\n" + format_quality(result["quality"]))
     if result["split"] == "test":
         print(
             f"\nThe test half of '{result['dataset']}' was read {result['test_readings']} times in this storage."

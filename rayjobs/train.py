@@ -22,7 +22,7 @@ from typing import Any
 from cluster.connect import Connection, cores, plan_resources
 from motionsynth.beds import BedSpec
 from motionsynth.errors import InputError
-from motionsynth.recipes import Recipe
+from motionsynth.recipes import Recipe, with_clips_seen
 from rayjobs import cli, experiment
 from rayjobs.progress import Progress
 from storage import Storage
@@ -54,17 +54,20 @@ class Options(experiment.Options):
         workers: Processes per training; each takes its share of every batch.
         gpus_per_worker: 0 trains on CPUs; a fraction shares a GPU.
         steps: Steps of stage 1 (default: the recipe's).
+        clips_seen: Real clips that each generator sees in its training (default: by the recipe's steps): an equal
+            budget for generators of different batches.
     """
 
     workers: int = 1
     gpus_per_worker: float = 0.0
     steps: int = 0
+    clips_seen: int = 0
 
 
 def verb(options: Options) -> dict[str, Any]:
     """Run the command line's wish; see `train`."""
     storage = options.open_storage()
-    recipe = with_steps(options.chosen(storage), options.steps)
+    recipe = with_steps(options.chosen(storage), options.steps, options.clips_seen)
     result = train(
         storage, options.dataset, options.run, recipe, lambda: options.connect(storage),
         workers=options.workers, gpus_per_worker=options.gpus_per_worker,
@@ -73,9 +76,22 @@ def verb(options: Options) -> dict[str, Any]:
     return result
 
 
-def with_steps(recipe: Recipe, steps: int) -> Recipe:
-    """The recipe with another number of training steps; 0 keeps its own."""
-    return replace(recipe, training=replace(recipe.training, steps=steps)) if steps else recipe
+def with_steps(recipe: Recipe, steps: int, clips_seen: int = 0) -> Recipe:
+    """The recipe, and all that it is compared with, trained for longer or shorter; 0 and 0 keep their own.
+
+    Raises:
+        InputError: both are given, or the budget is too small.
+    """
+    if steps and clips_seen:
+        raise InputError(
+            f"--steps {steps} and --clips-seen {clips_seen} both set the training's length; give one."
+        )
+    if clips_seen:
+        return with_clips_seen(recipe, clips_seen)
+    if not steps:
+        return recipe
+    longer = lambda r: replace(r, training=replace(r.training, steps=steps))  # noqa: E731
+    return replace(longer(recipe), compared=tuple(longer(r) for r in recipe.compared))
 
 
 def finished_checkpoint(storage: Storage, prefix: str) -> CheckpointInfo | None:
@@ -96,7 +112,7 @@ def train(
     workers: int = 1,
     gpus_per_worker: float = 0.0,
 ) -> dict[str, Any]:
-    """Train on every bed of the recipe that has no finished checkpoint yet.
+    """Train on every bed of the recipe, and of those it is compared with, that has no finished checkpoint yet.
 
     Args:
         storage, dataset, run: Where.
@@ -113,36 +129,36 @@ def train(
         JobError: trainings failed; the others are finished.
     """
     began = time.monotonic()
-    if not 1 <= workers <= recipe.training.batch:
+    most = min(r.training.batch for r in recipe.each)
+    if not 1 <= workers <= most:
         raise InputError(
-            f"The number of workers is {workers}; it must be from 1 to the batch of {recipe.training.batch} clips, of "
-            "which each worker takes its share."
+            f"The number of workers is {workers}; it must be from 1 to the batch of {most} clips, of which each worker "
+            "takes its share."
         )
+    wanted = [(one, bed) for one in recipe.each for bed in one.beds]
     todo = []
-    for bed in recipe.beds:
-        prefix = experiment.bed_prefix(run, dataset, bed, recipe.generator)
-        _refuse_other_settings(storage, prefix, dataset, run, bed, recipe)
+    for one, bed in wanted:
+        prefix = experiment.bed_prefix(run, dataset, bed, one.generator)
+        _refuse_other_settings(storage, prefix, dataset, run, bed, one)
         if finished_checkpoint(storage, prefix) is None:
             experiment.load_bed(storage, dataset, bed)  # bad input must show before anything starts
-            todo.append(bed)
+            todo.append((one, bed))
     if todo:
-        _run_all(storage, dataset, run, recipe, todo, connect(), workers, gpus_per_worker)
+        _run_all(storage, dataset, run, todo, connect(), workers, gpus_per_worker)
     beds = []
-    for bed in recipe.beds:
-        prefix = experiment.bed_prefix(run, dataset, bed, recipe.generator)
+    for one, bed in wanted:
+        prefix = experiment.bed_prefix(run, dataset, bed, one.generator)
         info = finished_checkpoint(storage, prefix)
         if info is None:
             raise cli.JobError(f"Training on {bed.key} did not finish; run the same command again to go on.")
         config = read_config(storage, info.prefix)
         beds.append(
-            {"bed": bed.key, "checkpoint": info.prefix, "step": info.step, "metrics": config["metrics"]}
-        )
-    return {
-        "beds": beds,
-        "trained": len(todo),
-        "generator": recipe.generator,
-        "seconds": round(time.monotonic() - began, 2),
-    }
+            {
+                "bed": bed.key, "generator": one.generator, "checkpoint": info.prefix, "step": info.step,
+                "clips_seen": info.step * one.training.batch, "metrics": config["metrics"],
+            }
+        )  # fmt: skip
+    return {"beds": beds, "trained": len(todo), "seconds": round(time.monotonic() - began, 2)}
 
 
 def _refuse_other_settings(
@@ -169,7 +185,7 @@ def _refuse_other_settings(
 
 
 def _run_all(
-    storage: Storage, dataset: str, run: str, recipe: Recipe, todo: list[BedSpec], connection: Connection, workers: int,
+    storage: Storage, dataset: str, run: str, todo: list[tuple[Recipe, BedSpec]], connection: Connection, workers: int,
     gpus_per_worker: float,
 ) -> None:  # fmt: skip
     import ray
@@ -184,34 +200,32 @@ def _run_all(
             gpus=connection.gpus,
         )
     )  # fmt: skip
+    names = ", ".join(dict.fromkeys(recipe.generator for recipe, _ in todo))
     print(
-        f"training {recipe.generator} on {len(todo)} draws, {at_once} at a time, {workers} workers each",
+        f"training {names} on {len(todo)} draws, {at_once} at a time, {workers} workers each",
         flush=True,
     )
     # Train's driver only waits, so it holds no CPU: a CPU held by a waiting driver is one that its workers never get.
     fit_one = ray.remote(num_cpus=0, max_retries=2)(_fit_one)
     steps: Any = ray.remote(num_cpus=0)(_Steps).remote()
-    each = {
-        bed: recipe.training.steps + (recipe.training.rare_steps if bed.scarcity != "full" else 0)
-        for bed in todo
-    }
+    total = sum(recipe.training.steps + recipe.training.rare_steps for recipe, _ in todo)
     waiting = list(todo)
-    running: dict[Any, BedSpec] = {}
+    running: dict[Any, str] = {}
     failed = []
-    with Progress("train", sum(each.values()), "steps") as progress:
+    with Progress("train", total, "steps") as progress:
         while waiting or running:
             while waiting and len(running) < at_once:
-                bed = waiting.pop(0)
+                recipe, bed = waiting.pop(0)
                 ref = fit_one.remote(storage, dataset, run, recipe, bed, workers, gpus_per_worker, steps)
-                running[ref] = bed
+                running[ref] = f"{recipe.generator} on {bed.key}"
             done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
             for ref in done:
-                bed = running.pop(ref)
+                name = running.pop(ref)
                 try:
                     ray.get(ref)
                 except Exception as e:
                     cause = [line for line in str(e).splitlines() if line.strip()]
-                    failed.append(f"{bed.key}: {cause[-1] if cause else type(e).__name__}")
+                    failed.append(f"{name}: {cause[-1] if cause else type(e).__name__}")
             known: Any = ray.get(steps.all.remote())
             now = sum(known.values())
             if now > progress.done:
@@ -224,12 +238,12 @@ class _Steps:
     """An actor that knows how far each training is: Train's own reports reach its controller only."""
 
     def __init__(self) -> None:
-        self.at: dict[str, int] = {}
+        self.at: dict[tuple[str, str], int] = {}
 
-    def set(self, bed: str, step: int) -> None:
-        self.at[bed] = max(step, self.at.get(bed, 0))
+    def set(self, training: tuple[str, str], step: int) -> None:
+        self.at[training] = max(step, self.at.get(training, 0))
 
-    def all(self) -> dict[str, int]:
+    def all(self) -> dict[tuple[str, str], int]:
         return self.at
 
 
@@ -265,7 +279,7 @@ def _fit_one(
             num_workers=workers, use_gpu=gpus_per_worker > 0, resources_per_worker=resources
         ),
         run_config=RunConfig(
-            name=f"{bed.key}-{int(time.time())}",
+            name=f"{recipe.generator}-{bed.key}-{int(time.time())}",
             storage_path=root,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
@@ -286,7 +300,7 @@ def _loop(config: Mapping[str, Any]) -> None:
 
     def tell(metrics: dict[str, float]) -> None:
         if context.get_world_rank() == 0:
-            config["steps"].set.remote(config["bed"].key, int(metrics["step"]))
+            config["steps"].set.remote((config["recipe"].generator, config["bed"].key), int(metrics["step"]))
         ray.train.report(metrics)
 
     run_loop(
@@ -376,7 +390,9 @@ def report(result: Mapping[str, Any]) -> None:
         terms = "  ".join(
             f"{k.split('/')[-1]} {v:.3f}" for k, v in bed["metrics"].items() if k.startswith("generator")
         )
-        print(f"{bed['bed']}: step {bed['step']}  {terms}")
+        print(
+            f"{bed['generator']} on {bed['bed']}: step {bed['step']}, {bed['clips_seen']:,} clips seen  {terms}"
+        )
     print(f"trained {result['trained']} of {len(result['beds'])} draws in {result['seconds']:.0f} s")
 
 

@@ -160,7 +160,7 @@ def test_both_ways_of_sampling_kinetic_gan_are_measured() -> None:
 
 def test_the_published_path_samples_what_the_published_generator_samples() -> None:
     """But for its truncation, which takes a mean of other noise in every call, and for metres."""
-    config = replace(kinetic_bench.KineticGANConfig.published(), truncation=1.0)
+    config = replace(kinetic_bench.PublishedKineticGANConfig(), truncation=1.0)
     model = kinetic_bench.build(config, 2)
     requests = [kinetic_bench.SampleRequest(sample_id=str(i), label=i % 2, seed=i) for i in range(3)]
     made = model.to_metres(kinetic_bench.published_call(model, requests))

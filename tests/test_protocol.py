@@ -63,7 +63,7 @@ def test_arms_of_a_bed() -> None:
         "ceiling",
         "tstr:gan",
     )
-    assert arms_of(("a", "b"), "full") == ("strong", "tstr:a", "tstr:b")
+    assert arms_of(("a", "b"), "full") == ("weak", "strong", "a", "b", "tstr:a", "tstr:b")
     assert arms_of(("a", "b"), "few")[5:7] == ("a", "b")
 
 

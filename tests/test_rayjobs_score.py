@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.connect import Connection, connect
-from motionsynth.beds import BedSpec
+from motionsynth.beds import Bed, BedSpec
 from motionsynth.errors import InputError
 from motionsynth.motion import MotionSet
 from motionsynth.plans import ScorePlan, score_plan
@@ -68,9 +68,14 @@ def synthesise(storage: Storage, recipe: Recipe, run: str = "r", count: int = 4)
         write_dataset(storage, prefix, made, Header.of(made))
 
 
+def arms_at(tasks: list[tuple[score.Task, Bed]], scarcity: str = "rare") -> list[str]:
+    return [t.arm for t, _ in tasks if t.bed.scarcity == scarcity]
+
+
 def test_missing_clips_are_one_sentence(storage: Storage) -> None:
     with pytest.raises(
-        InputError, match="no synthetic clips for cross_subject-test-rare-k3-s0-d0; run .*generate"
+        InputError,
+        match="no synthetic clips of motion_gan for cross_subject-test-rare-k3-s0-d0; run .*generate",
     ):
         score.score(storage, "tiny", "r", recipe_of(), never)
     # Nothing was read that counts.
@@ -204,6 +209,50 @@ def test_all_folds_or_some_are_asked_for_by_name(tmp_path: Path) -> None:
         ) as e:
             chosen(wrong)
         assert repr(wrong.split(",")[-1]) in str(e.value)
+
+
+def test_several_generators_are_arms_of_one_table(storage: Storage) -> None:
+    recipe = replace(recipe_of(draws=1), full=True, compared=(get_recipe("kinetic_gan"),))
+    other = recipe.each[1]
+    assert other.generator == "kinetic_gan" and other.beds == recipe.beds and not other.compared
+    synthesise(storage, recipe)
+    with pytest.raises(
+        InputError, match="no synthetic clips of kinetic_gan for cross_subject-test-rare-k3-s0-d0"
+    ):
+        score.plan_tasks(storage, "tiny", "r", recipe)
+    synthesise(storage, other, count=5)
+    tasks = score.plan_tasks(storage, "tiny", "r", recipe)
+    both = ["motion_gan", "kinetic_gan"]
+    rivals = ["interpolation", "difference", "feature"]
+    assert arms_at(tasks) == ["weak", "strong", *rivals, *both, "ceiling", score.QUALITY, score.QUALITY]
+    assert arms_at(tasks, "full") == [
+        "weak", "strong", *both, "tstr:motion_gan", "tstr:kinetic_gan", score.QUALITY, score.QUALITY,
+    ]  # fmt: skip
+    for t, _ in tasks:
+        wanted = t.arm.removeprefix("tstr:")
+        assert not t.synthetic if wanted not in (*both, score.QUALITY) else t.synthetic.split("/")[-2] in both
+        if wanted in both:
+            assert t.synthetic.endswith(f"/{wanted}/synthetic")
+    # The arms that need neither generator are those of a run that compares nothing.
+    alone = score.plan_tasks(storage, "tiny", "r", replace(recipe, compared=()))
+    assert {t.id for t, _ in alone} < {t.id for t, _ in tasks}
+
+
+def test_chosen_arms(storage: Storage) -> None:
+    recipe = replace(recipe_of(draws=1), full=True)
+    only = score.chosen_arms(recipe, "motion_gan, weak")
+    assert only == ("strong", "motion_gan", "weak") and score.chosen_arms(recipe, "") == ()
+    synthesise(storage, recipe)
+    tasks = score.plan_tasks(storage, "tiny", "r", recipe, only)
+    assert arms_at(tasks) == arms_at(tasks, "full") == ["weak", "strong", "motion_gan"]
+    some = score.chosen_arms(recipe, "tstr,quality")
+    tasks = score.plan_tasks(storage, "tiny", "r", recipe, some)
+    assert arms_at(tasks) == ["strong", score.QUALITY]
+    assert arms_at(tasks, "full") == ["strong", "tstr:motion_gan", score.QUALITY]
+    with pytest.raises(
+        InputError, match="Unknown arm 'kinetic_gan' in --arms. Known: weak, strong, ceiling, .*quality"
+    ):
+        score.chosen_arms(recipe, "strong,kinetic_gan")
 
 
 @pytest.mark.slow

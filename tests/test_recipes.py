@@ -11,7 +11,7 @@ from motionsynth.errors import InputError
 from motionsynth.generators import GENERATORS, build_generator, fit_context
 from motionsynth.motion import MotionSet
 from motionsynth.plans import ScorePlan
-from motionsynth.recipes import RECIPES, get_recipe
+from motionsynth.recipes import RECIPES, get_recipe, with_clips_seen
 from motionsynth.recognisers import RecogniserInfo, build_recogniser
 from motionsynth.recognition import RecogniserTraining
 
@@ -47,6 +47,39 @@ def test_pooled_protocols_have_every_bed_each() -> None:
     both = replace(recipe, protocols=("fold1", "fold2"))
     alone = [replace(recipe, bed=replace(recipe.bed, protocol=p)).beds for p in both.protocols]
     assert both.beds == alone[0] + alone[1] and len({b.key for b in both.beds}) == 6
+
+
+def test_recipes_are_compared_on_the_beds_of_the_first() -> None:
+    recipe = get_recipe("motion_gan_fast, kinetic_gan,kinetic_gan_published")
+    recipe = replace(recipe, draws=1, bed=BedSpec(shots=5), synthetic_per_class=7)
+    names = [r.generator for r in recipe.each]
+    assert names == ["motion_gan", "kinetic_gan", "kinetic_gan_published"]
+    for one in recipe.each:
+        assert one.beds == recipe.beds and one.synthetic_per_class == 7 and not one.compared
+    assert recipe.each[1].training == get_recipe("kinetic_gan").training
+    with pytest.raises(
+        InputError, match="generators motion_gan, motion_gan; give recipes of different generators"
+    ):
+        get_recipe("motion_gan,motion_gan_fast")
+    with pytest.raises(InputError, match="Unknown recipe 'nope'"):
+        get_recipe("motion_gan,nope")
+
+
+def test_an_equal_budget_of_clips_seen() -> None:
+    recipe = with_clips_seen(get_recipe("motion_gan,kinetic_gan,kinetic_gan_published"), 48_000)
+    for one in recipe.each:
+        t = one.training
+        assert abs((t.steps + t.rare_steps) * t.batch - 48_000) < t.batch
+    assert recipe.training.rare_steps == pytest.approx(recipe.training.steps / 5, abs=1)
+    with pytest.raises(
+        InputError, match="budget of clips seen is 20; motion_gan needs at least one batch of 48"
+    ):
+        with_clips_seen(recipe, 20)
+
+
+def test_recipes_see_equally_many_clips() -> None:
+    seen = {n: (t.steps + t.rare_steps) * t.batch for n in RECIPES for t in (get_recipe(n).training,)}
+    assert len({seen[n] for n in ("motion_gan", "kinetic_gan", "kinetic_gan_published")}) == 1
 
 
 def test_unknown_recipe() -> None:

@@ -141,9 +141,24 @@ def test_stage_2_freezes_what_it_says(tiny_set: MotionSet) -> None:
     assert expected <= still and len(expected) > 6
 
 
-def test_stage_2_is_skipped_without_rare_classes(tiny_set: MotionSet) -> None:
+def test_without_rare_classes_stage_1_takes_the_steps_of_stage_2(tiny_set: MotionSet) -> None:
     trainer = trainer_of(tiny_set, rare=())
-    assert [r.step for r in fit(trainer)] == [2, 4, 6] and trainer.stage == 1
+    assert CONFIG.rare_steps > 0
+    steps = [r.step for r in fit(trainer)]
+    assert steps[-1] == CONFIG.steps + CONFIG.rare_steps and trainer.stage == 1
+
+
+def test_mixed_precision_trains_to_the_same_losses(tiny_set: MotionSet) -> None:
+    logged = []
+    for precision in ("float32", "bfloat16"):
+        trainer = trainer_of(tiny_set, replace(CONFIG, precision=precision))
+        logged.append(trainer.advance())
+        assert all(p.dtype == torch.float32 for p in trainer.generator.parameters())
+    assert logged[0].keys() == logged[1].keys()
+    for k, v in logged[0].items():
+        assert logged[1][k] == pytest.approx(v, rel=0.05, abs=0.05)
+    with pytest.raises(InputError, match="precision is 'half'; allowed: float32, bfloat16"):
+        replace(CONFIG, precision="half")
 
 
 def test_stage_2_is_slower_and_starts_afresh(tiny_set: MotionSet) -> None:

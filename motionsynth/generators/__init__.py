@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +14,11 @@ from motionsynth.generators.base import Batch, Context, Generator, SampleRequest
 
 GENERATORS: dict[str, tuple[str, str, str]] = {
     "kinetic_gan": ("motionsynth.generators.kinetic_gan", "KineticGAN", "KineticGANConfig"),
+    "kinetic_gan_published": (
+        "motionsynth.generators.kinetic_gan",
+        "PublishedKineticGAN",
+        "PublishedKineticGANConfig",
+    ),
     "motion_gan": ("motionsynth.generators.motion_gan", "MotionGAN", "MotionGANConfig"),
 }
 """name -> (module, generator class, config class)."""
@@ -33,10 +39,9 @@ def build_config(name: str, values: Mapping[str, Any]) -> Any:
         InputError: unknown generator or field.
     """
     config = _classes(name)[1]
-    if unknown := sorted(set(values) - set(config.__slots__)):
-        raise InputError(
-            f"Generator '{name}' has no setting {unknown}. Known: {', '.join(config.__slots__)}."
-        )
+    known = [f.name for f in fields(config)]
+    if unknown := sorted(set(values) - set(known)):
+        raise InputError(f"Generator '{name}' has no setting {unknown}. Known: {', '.join(known)}.")
     return config(**values)
 
 

@@ -20,7 +20,8 @@ def random_view(x_BMTVC: Tensor, yaw: float = 0.4, scale: float = 0.1) -> Tensor
     angles = torch.zeros(b, 3, device=x_BMTVC.device)
     angles[:, 1] = (torch.rand(b, device=x_BMTVC.device) * 2 - 1) * yaw
     size = 1 + (torch.rand(b, 1, 1, device=x_BMTVC.device) * 2 - 1) * scale
-    return torch.einsum("bmtvc,bdc->bmtvd", x_BMTVC, rotation(angles) * size)
+    with torch.autocast(x_BMTVC.device.type, enabled=False):
+        return torch.einsum("bmtvc,bdc->bmtvd", x_BMTVC, rotation(angles) * size)
 
 
 def _conv(channels: int, out: int, kernel: int = 3, stride: int = 1) -> nn.Module:

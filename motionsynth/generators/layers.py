@@ -76,8 +76,11 @@ def forward_kinematics(root: Tensor, direction: Tensor, length: Tensor, ancestor
         ancestors: `Skeleton.ancestors`, [V, N].
 
     Returns:
-        [B, M, T, V, 3], in the unit of root and lengths. Time stays last inside, along contiguous memory.
+        float32 [B, M, T, V, 3], in the unit of root and lengths. Time stays last inside, along contiguous memory.
     """
-    unit = direction / (direction.square().sum(3, keepdim=True) + 1e-8).sqrt()
-    joints = (ancestors @ (unit * length[..., None, None]).flatten(3)).unflatten(3, (3, -1))
-    return (root[:, :, None] + joints).permute(0, 1, 4, 2, 3)
+    # Three digits of bfloat16 would shake joints by millimetres and drown their displacements.
+    with torch.autocast(root.device.type, enabled=False):
+        direction, length = direction.float(), length.float()
+        unit = direction / (direction.square().sum(3, keepdim=True) + 1e-8).sqrt()
+        joints = (ancestors @ (unit * length[..., None, None]).flatten(3)).unflatten(3, (3, -1))
+        return (root.float()[:, :, None] + joints).permute(0, 1, 4, 2, 3)

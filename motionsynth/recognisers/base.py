@@ -33,7 +33,7 @@ class Recogniser(nn.Module, ABC):
 
     frames: int
     sees_path: bool = True
-    head: nn.Module
+    head: nn.Linear
     parents_V: Tensor
 
     def __init__(self, info: RecogniserInfo) -> None:
@@ -53,6 +53,11 @@ class Recogniser(nn.Module, ABC):
     def forward(self, x_BMTVC: Tensor) -> Tensor:
         """Logits, [B, K]."""
         return self.classify(self.features(x_BMTVC))
+
+    def loss(self, features: Tensor, y_B: Tensor, label_smoothing: float) -> Tensor:
+        """What training minimises: the mean cross-entropy of the logits."""
+        logits = self.classify(features).float()
+        return nn.functional.cross_entropy(logits, y_B, label_smoothing=label_smoothing)
 
     def streams(self, x_BMTVC: Tensor) -> tuple[Tensor, Tensor]:
         """Joints, bones and velocities as channels.

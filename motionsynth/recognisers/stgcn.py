@@ -1,9 +1,9 @@
 """ST-GCN++ (Duan et al., PYSKL, ACM MM 2022): the field's reference among graph convolutions, and a feature extractor.
 
 Ten blocks of a graph convolution over the skeleton and a temporal convolution in six branches; one such trunk per
-stream (joints, bones, or the motion of either). The streams are trained as one network, fused by one linear layer over
-their concatenated features, which is exactly the sum of a linear layer each; the published fusion adds the softmax
-scores of networks trained apart. Published clips are first centred and turned (PreNormalize3D); ours already are.
+stream (joints, bones, or the motion of either). Each stream learns from a loss of its own, as published; here they
+share the batches, and their logits are averaged, which one linear layer over their concatenated features does (the
+published fusion adds softmax scores). Published clips are first centred and turned (PreNormalize3D); ours already are.
 
 The layers are those of the paper. How they are computed is not, for the sake of CPUs: channels lie last, so that every
 1x1 convolution is one matrix product; the five 1x1 convolutions in front of the temporal branches are one, with one
@@ -59,7 +59,10 @@ def rows_of(x: Tensor) -> Tensor:
 
 def mix(layer: nn.Linear, x: Tensor) -> Tensor:
     """`layer(x)` on rows [R, C], the bias added in place."""
-    return (x @ layer.weight.t()).add_(layer.bias)
+    y = x @ layer.weight.t()
+    return y.add_(
+        layer.bias.to(y.dtype)
+    )  # under autocast y is bfloat16, and an addition of two types is slow
 
 
 class Shortcut(nn.Module):
@@ -222,7 +225,7 @@ class STGCN(Recogniser):
             raise InputError(f"The streams are {tuple(streams)}; give one or more of {', '.join(STREAMS)}.")
         self.frames, self.used = frames, tuple(streams)
         self.trunks = nn.ModuleList(Trunk(info.skeleton, base) for _ in streams)
-        self.head = nn.Linear(len(streams) * base * STAGES[-1][0], info.num_classes)
+        self.head: nn.Linear = nn.Linear(len(streams) * base * STAGES[-1][0], info.num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 
@@ -255,5 +258,12 @@ class STGCN(Recogniser):
         return {"joint": x_PTVC, "bone": bone, "joint_motion": motion(x_PTVC), "bone_motion": motion(bone)}
 
     def classify(self, features: Tensor) -> Tensor:
-        """Logits [B, K] from features; no dropout, as published."""
+        """Logits [B, K] from features, the mean over the streams' own; no dropout, as published."""
         return self.head(features)
+
+    def loss(self, features: Tensor, y_B: Tensor, label_smoothing: float) -> Tensor:
+        """The mean of each stream's own cross-entropy: under one loss the faster learner leaves the others little."""
+        n = len(self.used)
+        parts = zip(features.float().chunk(n, 1), self.head.weight.chunk(n, 1), strict=True)
+        logits = torch.cat([n * nn.functional.linear(f, w) + self.head.bias for f, w in parts])
+        return nn.functional.cross_entropy(logits, y_B.repeat(n), label_smoothing=label_smoothing)
