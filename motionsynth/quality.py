@@ -13,7 +13,7 @@ from motionsynth.limits import fit_limits
 from motionsynth.metrics_coverage import coverage_beside_real
 from motionsynth.metrics_distribution import frechet_motion_distance
 from motionsynth.metrics_diversity import diversity_beside_real, memorisation
-from motionsynth.metrics_interaction import interaction_beside_real
+from motionsynth.metrics_interaction import FIGURES, interaction_beside_real
 from motionsynth.metrics_motion import consistency_beside_real, violations_beside_real
 from motionsynth.motion import MotionSet
 from motionsynth.protocol import BedTensors
@@ -123,6 +123,14 @@ def format_quality(reports: list[dict[str, Any]]) -> str:
             f"{100 * p['bone_variation']:>9.1f}{100 * p['bone_variation_real']:>7.1f}{100 * m['share']:>10.1f}"
             f"{100 * r['agreement']:>9.1f}"
         )
+    pairs = [r for r in reports if r.get("interaction")]
+    if pairs:
+        head = "".join(f"{f:>14}{'floor':>7}" for f in ("gap m", "distance m", "facing rad", "bearing rad"))
+        lines += ["", f"{'two persons at their closest, from real':<{max(width, 41)}}{head}"]
+    for r in pairs:
+        i = r["interaction"]
+        cells = "".join(f"{i[f]:>14.3f}{i[f'{f}_floor']:>7.3f}" for f in FIGURES)
+        lines.append(f"{_whose(r):<{max(width, 41)}}{cells}")
     return "\n".join(lines)
 
 

@@ -128,6 +128,15 @@ def kinetic_gan_published() -> Recipe:
     )
 
 
+def kinetic_gan_apart() -> Recipe:
+    """The ablation of `kinetic_gan` on data of two persons: one person at a time."""
+    return replace(
+        kinetic_gan(),
+        generator="kinetic_gan_apart",
+        generator_config=build_config("kinetic_gan_apart", {}),
+    )
+
+
 def demo() -> Recipe:
     """The bundled sample in minutes: small networks, 5 shots, two seeds."""
     return replace(
@@ -163,6 +172,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "motion_gan_fast": motion_gan_fast,
     "kinetic_gan": kinetic_gan,
     "kinetic_gan_published": kinetic_gan_published,
+    "kinetic_gan_apart": kinetic_gan_apart,
     "demo": demo,
     "debug": debug,
 }

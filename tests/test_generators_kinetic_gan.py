@@ -239,6 +239,40 @@ def test_two_persons_keep_their_distance() -> None:
     } == {1}
 
 
+def test_one_person_at_a_time() -> None:
+    """The ablation: each person from its own latent, as one of its own classes, and judged without the other."""
+    pairs = make_pair_set()
+    model = ready_generator("kinetic_gan_apart", pairs)
+    assert isinstance(model, KineticGAN) and (model.persons, model.passes) == (1, 2)
+    wanted = [SampleRequest(sample_id=str(i), label=0, seed=i) for i in range(4)]
+    rng = torch.Generator().manual_seed(0)
+    z = torch.randn(4, 2 * model.config.latent, generator=rng)
+    noise = torch.randn(4, 2 * model.synthesis.noise_size, generator=rng)
+    before = model.clips(wanted, z, noise, [(20, 2)] * 4)
+    assert before.shape[:2] == (4, 2)
+    z[:, model.config.latent :] = 0.5
+    after = model.clips(wanted, z, noise, [(20, 2)] * 4)
+    assert np.array_equal(before[:, 0], after[:, 0]) and np.abs(before[:, 1] - after[:, 1]).max() > 1e-4
+    # Together, one latent moves both.
+    model = ready(pairs)
+    z, noise = z[:, : model.config.latent], noise[:, : model.synthesis.noise_size]
+    moved = model.clips(wanted, z, noise, [(20, 2)] * 4) - model.clips(wanted, z + 0.5, noise, [(20, 2)] * 4)
+    assert (np.abs(moved).max((0, 2, 3, 4)) > 1e-5).all()
+
+
+def test_absent_persons_are_not_trained_on_one_by_one() -> None:
+    pairs = make_pair_set()
+    model = small_generator("kinetic_gan_apart", pairs)
+    assert isinstance(model, KineticGAN)
+    whole = Sampler(pairs, model.context, TrainingConfig(), model.frames, seed=0).everything()
+    apart = model._taken_apart(whole)
+    # 8 clips of each class; the third class has nobody but person 0.
+    assert torch.bincount(apart.y).tolist() == [8, 8, 8, 8, 8]
+    assert apart.x.shape[:2] == (40, 1) and (apart.x != 0).flatten(1).any(1).all()
+    torch.testing.assert_close(apart.x[apart.y == 1], whole.x[whole.y == 0][:, 1:])
+    torch.testing.assert_close(apart.seconds[apart.y == 3], whole.seconds[whole.y == 1])
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

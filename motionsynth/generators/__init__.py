@@ -14,6 +14,11 @@ from motionsynth.generators.base import Batch, Context, Generator, SampleRequest
 
 GENERATORS: dict[str, tuple[str, str, str]] = {
     "kinetic_gan": ("motionsynth.generators.kinetic_gan", "KineticGAN", "KineticGANConfig"),
+    "kinetic_gan_apart": (
+        "motionsynth.generators.kinetic_gan",
+        "ApartKineticGAN",
+        "ApartKineticGANConfig",
+    ),
     "kinetic_gan_published": (
         "motionsynth.generators.kinetic_gan",
         "PublishedKineticGAN",
