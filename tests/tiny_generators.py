@@ -16,12 +16,13 @@ SIZES = ("width", "critic_width", "style", "noise", "action", "frames")
 
 
 def small_config(name: str, **changes: Any) -> Any:
-    """The debug recipe's sizes, as far as this generator has them."""
+    """The debug recipe's sizes, as far as this generator has them; no term is left out of a step."""
     known = {f.name for f in dataclasses.fields(type(build_config(name, {})))}
     sizes = {
         k: v for k, v in dataclasses.asdict(debug().generator_config).items() if k in SIZES and k in known
     }
-    return build_config(name, sizes | changes)
+    every = {"penalty_every": 1} if "penalty_every" in known else {}
+    return build_config(name, sizes | every | changes)
 
 
 def small_generator(
