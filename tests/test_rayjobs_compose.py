@@ -245,7 +245,7 @@ def test_a_hybrid_dataset_is_scored_against_its_real_clips_and_says_how_it_was_m
         )
         recipe = given.chosen(made)
         result = score.score(made, name, "r", recipe, join, workers=1)
-        assert [a["arm"] for a in result["arms"]] == ["strong", "hybrid", "tstr:hybrid"]
+        assert [a["arm"] for a in result["arms"]] == ["weak", "strong", "hybrid", "tstr:hybrid"]
         assert result["protocols"] == [protocol] and result["as_published"] is published
         hybrid = next(a for a in result["arms"] if a["arm"] == "hybrid")
         assert hybrid["runs"] == 1 and hybrid["difference"] is not None
