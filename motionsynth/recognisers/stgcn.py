@@ -262,7 +262,7 @@ class STGCN(Recogniser):
         return self.head(features)
 
     def loss(self, features: Tensor, y_B: Tensor, label_smoothing: float) -> Tensor:
-        """The mean of each stream's own cross-entropy: under one loss the faster learner leaves the others little."""
+        """The mean of each stream's own cross-entropy: as published, no stream learns from another."""
         n = len(self.used)
         parts = zip(features.float().chunk(n, 1), self.head.weight.chunk(n, 1), strict=True)
         logits = torch.cat([n * nn.functional.linear(f, w) + self.head.bias for f, w in parts])
