@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from benchmarks.motions import bundled_sample, random_bodies
 from benchmarks.report import machine, measured, median, table
@@ -44,7 +43,7 @@ class Settings:
         seconds: At least so long is each of them.
         threads: Of torch on the CPU.
         device: "cpu" or "cuda".
-        bf16: Train under bfloat16 autocast.
+        bf16: Train under bfloat16, as recipes and plans with `precision="bfloat16"` do.
         batch: Clips at inference and sampling; training takes the batch of its default config.
         models: Only these recognisers and generators (default: all).
         small: Smallest networks and few clips, to try the benchmark itself.
@@ -159,10 +158,6 @@ def _repeated(x: Tensor, size: int) -> Tensor:
     return x[torch.arange(size) % len(x)]
 
 
-def _autocast(settings: Settings) -> torch.autocast:
-    return torch.autocast(settings.device, torch.bfloat16, enabled=settings.bf16)
-
-
 def _augment(shape: Shape, x: Tensor, y: Tensor, batch: int) -> None:
     permutation = torch.from_numpy(shape.motions.skeleton.mirror_permutation)
     twin = torch.from_numpy(mirrored_labels(shape.motions.class_names))
@@ -187,8 +182,8 @@ def _recogniser(
     batch, labels = (_repeated(t, config.batch).to(settings.device) for t in (x, y))
 
     def train() -> None:
-        with _autocast(settings):
-            loss = functional.cross_entropy(model(batch), labels, label_smoothing=config.label_smoothing)
+        with torch.autocast(settings.device, torch.bfloat16, enabled=settings.bf16):
+            loss = model.loss(model.features(batch), labels, config.label_smoothing)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -212,14 +207,13 @@ def _generator(name: str, shape: Shape, settings: Settings, add: Add) -> None:
     config = dataclasses.replace(config, **{k: v for k, v in sizes.items() if k in known})
     torch.manual_seed(0)
     generator = build_generator(name, config, fit_context(shape.motions)).to(settings.device)
-    training = TrainingConfig(batch=8 if settings.small else TrainingConfig().batch, steps=1_000_000)
+    training = TrainingConfig(
+        batch=8 if settings.small else TrainingConfig().batch,
+        steps=1_000_000,
+        precision="bfloat16" if settings.bf16 else "float32",
+    )
     trainer = Trainer(generator, shape.motions, training, seed=0)
-
-    def train() -> None:
-        with _autocast(settings):
-            trainer.advance()
-
-    add(shape, name, "training", generator.frames, train, training.batch)
+    add(shape, name, "training", generator.frames, trainer.advance, training.batch)
     generator = trainer.averaged_generator()
     requests = [
         SampleRequest(sample_id=str(i), label=i % shape.motions.num_classes, seed=i)

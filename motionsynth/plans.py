@@ -28,7 +28,7 @@ class ScorePlan:
 
 
 def score_plan(name: str) -> ScorePlan:
-    """The plan that judges with this recogniser: some minutes a training on one core (`python -m benchmarks.train`).
+    """The plan that judges with this recogniser; what a step of it costs: `python -m benchmarks.train --bf16`.
 
     Raises:
         InputError: unknown name.

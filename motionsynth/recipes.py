@@ -124,6 +124,7 @@ def kinetic_gan_published() -> Recipe:
             mirror=False,
             average=0.0,
             precision="bfloat16",
+            report_every=100,
         ),
     )
 

@@ -83,7 +83,8 @@ class Task:
     """One recogniser to train. `id` names its record.
 
     Attributes:
-        synthetic: Prefix of the clips it may add; "" for none, and for those of a hybrid dataset's own.
+        generator: Whose clips it adds or measures; "" for none.
+        synthetic: Prefix of these clips; "" for none, and for those of a hybrid dataset's own.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Task:
     arm: str
     training: RecogniserTraining
     seed: int
+    generator: str
     synthetic: str
     per_class: int
 
@@ -152,8 +154,11 @@ def plan_tasks(
         storage, dataset, run: Where.
         recipe: What.
         only: Arms (see `chosen_arms`); () for all.
+
+    Raises:
+        InputError: synthetic clips are missing, or no bed has one of the arms.
     """
-    tasks = []
+    tasks, seen = [], set()
     # Ids alone would let the records of a dataset that was prepared anew under its old name pass for its own.
     data = read_manifest(storage, experiment.data_prefix(dataset)).digest
     for spec in recipe.beds:
@@ -162,7 +167,9 @@ def plan_tasks(
         generators = (HYBRID,) if own else tuple(r.generator for r in recipe.each)
         arms = [(arm, _generator(arm, generators)) for arm in arms_of(generators, spec.scarcity)]
         for arm, generator in (*arms, *((QUALITY, g) for g in generators)):
-            if only and arm.split(":")[0] not in only:
+            family = arm.split(":")[0]
+            seen.add(family)
+            if only and family not in only:
                 continue
             synthetic, digest = "", ""
             if generator and not own:
@@ -183,10 +190,14 @@ def plan_tasks(
                     f"{data}:{bed_digest(bed, arm)}", arm, training, seed, digest, recipe.synthetic_per_class
                 )
                 task = Task(
-                    id=key, bed=spec, arm=arm, training=training, seed=seed, synthetic=synthetic,
-                    per_class=recipe.synthetic_per_class,
+                    id=key, bed=spec, arm=arm, training=training, seed=seed, generator=generator,
+                    synthetic=synthetic, per_class=recipe.synthetic_per_class,
                 )  # fmt: skip
                 tasks.append((task, bed))
+    if missing := [a for a in only if a not in seen]:
+        raise InputError(
+            f"--arms names '{missing[0]}', which no bed of this run has. Its beds have: {', '.join(sorted(seen))}."
+        )
     return tasks
 
 
@@ -222,11 +233,7 @@ def score(
         _run_all(storage, dataset, prefix, todo, connect(), workers)
     stored = {t.id: json.loads(storage.read(f"{prefix}/{t.id}.json")) for t, _ in tasks}
     records = [for_bed(ScoreRecord.from_dict(stored[t.id]), bed) for t, bed in tasks if t.arm != QUALITY]
-    quality = [
-        {"generator": t.synthetic.split("/")[-2] if t.synthetic else HYBRID, **stored[t.id]}
-        for t, _ in tasks
-        if t.arm == QUALITY
-    ]
+    quality = [{"generator": t.generator, **stored[t.id]} for t, _ in tasks if t.arm == QUALITY]
     result = {
         "protocol": PROTOCOL_VERSION,
         "dataset": dataset,
@@ -254,14 +261,15 @@ def _tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
     for name in dict.fromkeys(r.recogniser for r in records):
         mine = [r for r in records if r.recogniser == name]
         whole = [r for r in mine if not r.rare]
-        scarce = [r for r in mine if r.rare] or [r for r in whole if recipe.bed.scarcity == "full"]
-        for title, own in (("", scarce), (", all clips: recall of every class", whole)):
-            if own and not (title and scarce == whole):
+        # With nothing scarce the two are one table.
+        tables = {recipe.bed.scarcity: [r for r in mine if r.rare], "full": whole}
+        scarce = tables[recipe.bed.scarcity]
+        for beds, own in tables.items():
+            if own:
                 summaries = summarise(own)
-                arms += [
-                    {"beds": "full" if own == whole else recipe.bed.scarcity} | asdict(s) for s in summaries
-                ]
-                text.append(f"recogniser {name}{title}\n{format_table(summaries)}")
+                arms += [{"beds": beds} | asdict(s) for s in summaries]
+                title = "all clips: recall of every class" if beds == "full" else "rare classes"
+                text.append(f"recogniser {name}, {title}\n{format_table(summaries)}")
         shown = dict.fromkeys(r.arm for r in scarce)
         for arm in (a for a in shown if a not in (*REAL_ARMS, *RIVAL_ARMS)):
             for rival in (a for a in RIVAL_ARMS if a in shown):

@@ -243,15 +243,15 @@ def test_after_a_generator_of_the_whole_training_half_nobody_is_left_for_validat
 def test_the_hybrid_arm_adds_the_datasets_own_clips() -> None:
     mix = composed()
     bed = make_bed(mix.motions, mix.splits, replace(FULL, split="test"))
-    assert arms_of((HYBRID,), "full") == ("strong", HYBRID, "tstr:hybrid")
+    assert arms_of((HYBRID,), "full") == ("weak", "strong", HYBRID, "tstr:hybrid")
     tensors, training = BedTensors.of(bed), RecogniserTraining(steps=2, batch=4)
     records = [
         score_arm(tensors, arm, training, seed=0, synthetic=bed.synthetic)
         for arm in arms_of((HYBRID,), "full")
     ]
-    assert [(r.real_clips, r.synthetic_clips) for r in records] == [(36, 0), (36, 15), (0, 15)]
+    assert [(r.real_clips, r.synthetic_clips) for r in records] == [(36, 0), (36, 0), (36, 15), (0, 15)]
     assert all(np.sum(r.confusion) == 12 for r in records)
-    assert len({record_id("b", r.arm, training, 0, "", 1) for r in records}) == 3
+    assert len({record_id("b", r.arm, training, 0, "", 1) for r in records}) == 4
 
 
 def test_splits_of_hybrid_datasets_survive_json_and_others_keep_their_form() -> None:

@@ -249,6 +249,12 @@ def test_chosen_arms(storage: Storage) -> None:
     tasks = score.plan_tasks(storage, "tiny", "r", recipe, some)
     assert arms_at(tasks) == ["strong", score.QUALITY]
     assert arms_at(tasks, "full") == ["strong", "tstr:motion_gan", score.QUALITY]
+    for absent in ("hybrid", "tstr"):
+        given = score.chosen_arms(recipe, absent)
+        with pytest.raises(
+            InputError, match=f"names '{absent}', which no bed of this run has. Its beds have: ceiling, "
+        ):
+            score.plan_tasks(storage, "tiny", "r", replace(recipe, full=False), given)
     with pytest.raises(
         InputError, match="Unknown arm 'kinetic_gan' in --arms. Known: weak, strong, ceiling, .*quality"
     ):
@@ -337,7 +343,14 @@ def test_a_worker_that_ray_gives_up_is_replaced_a_few_times(
     training = recipe_of().scores[0].training
     tasks = [
         score.Task(
-            id=f"t{i}", bed=BedSpec(), arm="weak", training=training, seed=i, synthetic="", per_class=1
+            id=f"t{i}",
+            bed=BedSpec(),
+            arm="weak",
+            training=training,
+            seed=i,
+            generator="",
+            synthetic="",
+            per_class=1,
         )
         for i in range(3)
     ]

@@ -15,8 +15,7 @@ PENALTIES = ("gradient", "r1")
 def default_weights() -> dict[str, float]:
     """The published penalty weighs 10, R1's of images 5 (Mescheder et al., ICML 2018).
 
-    Poses have far fewer inputs than images: at 5 the critic hardly learns, at 0.01 clips grow alike. 0.05 was chosen on
-    held-out training people of N-UCLA.
+    0.05 is the best of 5, 0.5, 0.05 and 0.01 for N-UCLA's training people, by the Frechet distance of `quality_report`.
     """
     return {"adversarial": 1.0, "penalty": 0.05}
 

@@ -60,9 +60,8 @@ def rows_of(x: Tensor) -> Tensor:
 def mix(layer: nn.Linear, x: Tensor) -> Tensor:
     """`layer(x)` on rows [R, C], the bias added in place."""
     y = x @ layer.weight.t()
-    return y.add_(
-        layer.bias.to(y.dtype)
-    )  # under autocast y is bfloat16, and an addition of two types is slow
+    # Under autocast y is bfloat16, and an addition of two types is slow.
+    return y.add_(layer.bias.to(y.dtype))
 
 
 class Shortcut(nn.Module):
@@ -225,7 +224,7 @@ class STGCN(Recogniser):
             raise InputError(f"The streams are {tuple(streams)}; give one or more of {', '.join(STREAMS)}.")
         self.frames, self.used = frames, tuple(streams)
         self.trunks = nn.ModuleList(Trunk(info.skeleton, base) for _ in streams)
-        self.head: nn.Linear = nn.Linear(len(streams) * base * STAGES[-1][0], info.num_classes)
+        self.head = nn.Linear(len(streams) * base * STAGES[-1][0], info.num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 
