@@ -180,6 +180,7 @@ class Trainer:
         self.generator, self.config, self.seed, self.rank, self.world = generator, config, seed, rank, world
         self.device = next(generator.parameters()).device
         self.sampler = Sampler(train, generator.context, config, generator.frames, seed)
+        generator.prepare(self._everything())
         self.average = [p.detach().clone() for p in generator.averaged()]
         self.step, self.stage = 0, 0
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
@@ -200,7 +201,10 @@ class Trainer:
         rates = {"critic": self.config.critic_learning_rate}
         self.optimisers = {
             name: torch.optim.Adam(
-                ps, lr=rates.get(name, self.config.learning_rate), betas=(0.5, 0.99), fused=True
+                ps,
+                lr=rates.get(name, self.config.learning_rate),
+                betas=self.generator.betas,
+                fused=True,
             )
             for name, ps in self.generator.parameter_groups(stage).items()
         }
@@ -225,10 +229,7 @@ class Trainer:
         self._set_rates()
         # Noise is decided by (seed, step, rank), so that a resumed run repeats what an unbroken one does.
         torch.manual_seed(hash((self.seed, self.step, self.rank)) & 0x7FFFFFFF)
-        batch = self.sampler.batch(self.step, stage, self.rank, self.world)
-        batch = Batch(
-            x=batch.x.to(self.device), y=batch.y.to(self.device), seconds=batch.seconds.to(self.device)
-        )
+        batch = self._moved(self.sampler.batch(self.step, stage, self.rank, self.world))
         logged: dict[str, float] = {}
         weights = self.generator.config.loss_weights
         for group, optimiser in self.optimisers.items():
@@ -266,11 +267,16 @@ class Trainer:
         with torch.no_grad():
             for p, a in zip(out.averaged(), self.average, strict=True):
                 p.copy_(a)
-        clips = self.sampler.everything()
-        out.eval().finish(
-            Batch(x=clips.x.to(self.device), y=clips.y.to(self.device), seconds=clips.seconds.to(self.device))
-        )
+        out.eval().finish(self._everything())
         return out
+
+    def _everything(self) -> Batch:
+        return self._moved(self.sampler.everything())
+
+    def _moved(self, batch: Batch) -> Batch:
+        return Batch(
+            x=batch.x.to(self.device), y=batch.y.to(self.device), seconds=batch.seconds.to(self.device)
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything needed to resume: nested dicts and lists of tensors and plain values."""

@@ -22,6 +22,8 @@ def small_config(name: str, **changes: Any) -> Any:
         k: v for k, v in dataclasses.asdict(debug().generator_config).items() if k in SIZES and k in known
     }
     every = {"penalty_every": 1} if "penalty_every" in known else {}
+    if "layers" in known:
+        sizes |= {"layers": 1, "encoder_layers": 1, "code": 8, "width": 32, "steps": 3, "times": 20}
     return build_config(name, sizes | every | changes)
 
 
@@ -38,5 +40,7 @@ def ready_generator(
 ) -> Generator:
     """Fresh weights, finished on the clips and in evaluation mode: it can sample."""
     generator = small_generator(name, motions, rare, seed, **changes).eval()
-    generator.finish(Sampler(motions, generator.context, TrainingConfig(), generator.frames, 0).everything())
+    clips = Sampler(motions, generator.context, TrainingConfig(), generator.frames, 0).everything()
+    generator.prepare(clips)
+    generator.finish(clips)
     return generator

@@ -25,6 +25,12 @@ GENERATORS: dict[str, tuple[str, str, str]] = {
         "PublishedKineticGANConfig",
     ),
     "motion_gan": ("motionsynth.generators.motion_gan", "MotionGAN", "MotionGANConfig"),
+    "skel_diffusion": ("motionsynth.generators.skel_diffusion", "SkelDiffusion", "SkelDiffusionConfig"),
+    "skel_diffusion_published": (
+        "motionsynth.generators.skel_diffusion",
+        "PublishedSkelDiffusion",
+        "PublishedSkelDiffusionConfig",
+    ),
 }
 """name -> (module, generator class, config class)."""
 

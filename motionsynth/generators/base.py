@@ -184,6 +184,8 @@ class Generator(nn.Module, ABC):
     name: str
     fitted: tuple[str, ...] = ()
     """Beginnings of the names in `state_dict` that `finish` fills: what is sampled with, but not trained."""
+    betas: tuple[float, float] = (0.5, 0.99)
+    """Of Adam; a first one of a half is the custom of adversarial training."""
 
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__()
@@ -221,6 +223,13 @@ class Generator(nn.Module, ABC):
     def diagnostics(self) -> dict[str, float]:
         """Figures of the last `losses` call that are worth logging but are no loss terms."""
         return {}
+
+    def prepare(self, clips: Batch) -> None:
+        """Fit what training needs to the training clips, before the first step. Nothing by default.
+
+        Args:
+            clips: As for `finish`.
+        """
 
     def finish(self, clips: Batch) -> None:
         """Fit what sampling needs to the training clips, once the weights are final. Nothing by default.

@@ -361,11 +361,7 @@ class MotionGAN(Generator):
     def _transfer(self, requests: Sequence[SampleRequest], rngs: list[np.random.Generator]) -> list[Motion]:
         """Real clips, each changed by a share of the difference between two clips of a common class."""
         anchors = self.anchors
-        if bare := sorted({r.label for r in requests if not len(anchors.members[r.label])}):
-            raise InputError(
-                f"Class '{self.context.class_names[bare[0]]}' has no training clip that a synthetic one could start "
-                "from; leave the class out of the request."
-            )
+        anchors.check([r.label for r in requests])
         draws = [anchors.draw(r.label, rng) for r, rng in zip(requests, rngs, strict=True)]
         device = anchors.styles.device
         shares = [

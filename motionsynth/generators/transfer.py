@@ -11,6 +11,7 @@ Shape letters: A anchors, B clips, M persons, T frames, V joints, N = V - 1 bone
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from motionsynth.augment import whole
+from motionsynth.errors import InputError
 from motionsynth.generators.base import Batch, Context
 from motionsynth.skeleton import Skeleton
 
@@ -67,22 +69,23 @@ def fill_absent(x: Tensor) -> Tensor:
     return x.gather(2, gap.argmin(-1)[..., None, None].expand_as(x))
 
 
-class Anchors(nn.Module):
-    """Training clips as styles and what the generator leaves out of them; fitted once the generator is trained.
+class AnchorStyles(nn.Module):
+    """Training clips as styles, whatever a generator takes for one; fitted once the generator is trained.
 
     Sizes follow from the context alone, so that a checkpoint's tensors fit a freshly built generator.
+
+    Args:
+        context: Of the training clips.
+        style: Numbers of a style.
     """
 
-    root: Tensor
-    direction: Tensor
-    ratio: Tensor
     styles: Tensor
     apart: Tensor
     spread: Tensor
 
-    def __init__(self, context: Context, frames: int, style: int) -> None:
+    def __init__(self, context: Context, style: int) -> None:
         super().__init__()
-        self.frames, self.skeleton = frames, context.skeleton
+        self.class_names = context.class_names
         self.picks = [
             np.unique(np.linspace(0, len(pool) - 1, PER_CLASS).round().astype(int))
             if pool
@@ -96,33 +99,22 @@ class Anchors(nn.Module):
         self.ids = [ids[i] for ids, pick in zip(context.clips, self.picks, strict=True) for i in pick]
         many = [c for c, n in enumerate(size) if n > 1]
         self.lenders = [c for c in many if c not in context.rare] or many
-        a, m, bones = sum(size), context.num_persons, len(self.skeleton.bones)
-        # Half precision: a quarter of a millimetre at half a metre, far below any sensor's noise.
-        self.register_buffer("root", torch.zeros(a, m, frames, 3, dtype=torch.float16))
-        self.register_buffer("direction", torch.zeros(a, m, frames, bones, 3, dtype=torch.float16))
-        self.register_buffer("ratio", torch.ones(a, m, bones))
-        self.register_buffer("styles", torch.zeros(a, style))
+        self.register_buffer("styles", torch.zeros(sum(size), style))
         # Of clips of one class, by place in it; and its median over the class (0: nothing is known of its spread).
-        self.register_buffer("apart", torch.zeros(a, PER_CLASS))
+        self.register_buffer("apart", torch.zeros(sum(size), PER_CLASS))
         self.register_buffer("spread", torch.zeros(len(size)))
 
     @torch.no_grad()
-    def fit(self, clips: Batch, rebuilt: Tensor, styles: Tensor) -> None:
-        """Keep styles [B, S], and the difference of clips and rebuilt clips, [B, M, T, V, 3], metres.
+    def keep(self, clips: Batch, styles: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep styles [B, S] of all training clips, in their order.
 
-        All in the order of the training clips.
+        Returns:
+            The positions of the anchors among the clips, [A], and the anchors with absences filled.
         """
         where = [(clips.y == c).nonzero()[:, 0][torch.from_numpy(p)] for c, p in enumerate(self.picks)]
         at = torch.cat(where)
-        filled = fill_absent(clips.x[at])
-        # A person whom a clip never shows has no difference to lend.
-        there = (filled != 0).flatten(2).any(-1)[:, :, None, None]
-        real = Body.split(whole(filled, self.frames), self.skeleton)
-        drawn = Body.split(whole(rebuilt[at], self.frames), self.skeleton)
-        self.root.copy_((real.root - drawn.root) * there)
-        self.direction.copy_((real.direction - drawn.direction) * there[..., None])
-        self.ratio.copy_(real.length / drawn.length)
         self.styles.copy_(styles[at])
+        filled = fill_absent(clips.x[at])
         poses = filled.flatten(1)
         for c, m in enumerate(self.members):
             if len(m) > 1:
@@ -130,6 +122,19 @@ class Anchors(nn.Module):
                     poses[m], poses[m], compute_mode="donot_use_mm_for_euclid_dist"
                 )
                 self.spread[c] = torch.pdist(poses[m]).median()
+        return at, filled
+
+    def check(self, labels: Sequence[int]) -> None:
+        """Refuse a request for a class without an anchor.
+
+        Raises:
+            InputError: there is one.
+        """
+        if bare := sorted({c for c in labels if not len(self.members[c])}):
+            raise InputError(
+                f"Class '{self.class_names[bare[0]]}' has no training clip that a synthetic one could start from; "
+                "leave the class out of the request."
+            )
 
     def draw(self, label: int, rng: np.random.Generator) -> tuple[int, int, int]:
         """(anchor, and the two clips of one common class that lend their difference) for a clip of a class.
@@ -155,6 +160,38 @@ class Anchors(nn.Module):
     def style(self, at: Tensor, one: Tensor, other: Tensor, share: Tensor) -> Tensor:
         """Styles of anchors [B], changed by a share [B] of the difference between two clips: [B, S]."""
         return self.styles[at] + share[:, None] * (self.styles[one] - self.styles[other])
+
+
+class Anchors(AnchorStyles):
+    """Also keeps what the generator leaves out of its anchors."""
+
+    root: Tensor
+    direction: Tensor
+    ratio: Tensor
+
+    def __init__(self, context: Context, frames: int, style: int) -> None:
+        super().__init__(context, style)
+        self.frames, self.skeleton = frames, context.skeleton
+        a, m, bones = len(self.ids), context.num_persons, len(self.skeleton.bones)
+        # Half precision: a quarter of a millimetre at half a metre, far below any sensor's noise.
+        self.register_buffer("root", torch.zeros(a, m, frames, 3, dtype=torch.float16))
+        self.register_buffer("direction", torch.zeros(a, m, frames, bones, 3, dtype=torch.float16))
+        self.register_buffer("ratio", torch.ones(a, m, bones))
+
+    @torch.no_grad()
+    def fit(self, clips: Batch, rebuilt: Tensor, styles: Tensor) -> None:
+        """Keep styles [B, S], and the difference of clips and rebuilt clips, [B, M, T, V, 3], metres.
+
+        All in the order of the training clips.
+        """
+        at, filled = self.keep(clips, styles)
+        # A person whom a clip never shows has no difference to lend.
+        there = (filled != 0).flatten(2).any(-1)[:, :, None, None]
+        real = Body.split(whole(filled, self.frames), self.skeleton)
+        drawn = Body.split(whole(rebuilt[at], self.frames), self.skeleton)
+        self.root.copy_((real.root - drawn.root) * there)
+        self.direction.copy_((real.direction - drawn.direction) * there[..., None])
+        self.ratio.copy_(real.length / drawn.length)
 
     def complete(self, made: Tensor, at: Tensor, one: Tensor, other: Tensor, share: Tensor) -> Tensor:
         """Add to what the generator made of `style` what it leaves out of the three real clips.
