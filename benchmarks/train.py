@@ -183,7 +183,7 @@ def _recogniser(
 
     def train() -> None:
         with torch.autocast(settings.device, torch.bfloat16, enabled=settings.bf16):
-            loss = model.loss(model.features(batch), labels, config.label_smoothing)
+            loss = model.losses(model.features(batch), labels, config.label_smoothing).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)

@@ -47,6 +47,10 @@ class RecogniserTraining:
         synthetic_share: Where a class has synthetic clips: the probability that one of them is drawn for it.
             At most 0.5, so that at least half of each class's draws is real.
         real_only_tail: Last share of the steps that sees real clips only (Gen2Balance's second stage).
+        synthetic_weight: Weight of a synthetic clip's loss, to a real one's 1.
+        synthetic_decay: Share of that weight that is gone by the last step; it falls linearly.
+        mixup: Alpha of mixup (Zhang et al., ICLR 2018): every synthetic clip is blended with a real one of the batch,
+            poses and labels alike, by a share from Beta(alpha, alpha); 0 turns it off.
         precision: "float32", or "bfloat16" for mixed precision, whose gain in speed `python -m benchmarks.train --bf16`
             tells.
         average: Decay per step of the weight average over the second half of the steps, which is what is judged (0
@@ -64,6 +68,9 @@ class RecogniserTraining:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     synthetic_share: float = 0.5
     real_only_tail: float = 0.0
+    synthetic_weight: float = 1.0
+    synthetic_decay: float = 0.0
+    mixup: float = 0.0
     average: float = 0.98
     precision: str = "float32"
 
@@ -78,6 +85,9 @@ class RecogniserTraining:
                 f"real_only_tail is {self.real_only_tail} and average is {self.average}; each must be at least 0 and "
                 "below 1."
             )
+        for name, low, high in (("synthetic_weight", 0, 10), ("synthetic_decay", 0, 1), ("mixup", 0, 10)):
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} is {getattr(self, name)}; it must lie between {low} and {high}.")
         for name, allowed in (("precision", PRECISIONS), ("optimiser", OPTIMISERS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}.")
@@ -119,6 +129,39 @@ def _draw(by_class: list[np.ndarray], classes: np.ndarray, rng: np.random.Genera
     """One clip position for each wanted class, uniform within the class."""
     u = rng.random(len(classes))
     return np.array([by_class[c][int(r * len(by_class[c]))] for c, r in zip(classes, u, strict=True)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blend:
+    """Clips of a batch with others mixed into them: x [B, M, T, V, 3]; the others' labels and shares, [B]."""
+
+    x: Tensor
+    y: Tensor
+    share: Tensor
+
+
+def blended(x: Tensor, y: Tensor, fakes: int, alpha: float, rng: np.random.Generator) -> Blend | None:
+    """Mixup of every synthetic clip of a batch, its last `fakes`, with a real one; None where there is none to do.
+
+    A person whom either clip lacks stays as they are: halfway to zero lies a body that nobody ever had.
+    """
+    real = len(y) - fakes
+    if not alpha or not real or not fakes:
+        return None
+    share = torch.zeros(len(y))
+    share[real:] = torch.from_numpy(rng.beta(alpha, alpha, fakes)).float()
+    other = torch.arange(len(y))
+    other[real:] = torch.from_numpy(rng.integers(real, size=fakes))
+    there = ((x != 0) & (x[other] != 0)).flatten(3).any(-1)[..., None, None]
+    return Blend(torch.where(there, x.lerp(x[other], share.view(-1, 1, 1, 1, 1)), x), y[other], share)
+
+
+def clip_weights(config: RecogniserTraining, step: int, fakes: int) -> Tensor:
+    """Weights of the clips of a batch, [batch]; its last `fakes` are synthetic."""
+    weights = torch.ones(config.batch)
+    decayed = 1 - config.synthetic_decay * step / max(1, config.steps - 1)
+    weights[config.batch - fakes :] = config.synthetic_weight * decayed
+    return weights
 
 
 def _by_class(y: Tensor, num_classes: int) -> list[np.ndarray]:
@@ -219,8 +262,16 @@ def train_recogniser(
             parts.append(synthetic.select(_draw(fake_at, classes[want_fake], draw)))
         x = torch.cat([p.x for p in parts])
         x, y = augment(x, torch.cat([p.y for p in parts]), frames, config.augment, rng, permutation, twin)
+        fakes = int(want_fake.sum())
+        blend = blended(x, y, fakes, config.mixup, draw)
+        weights = clip_weights(config, step, fakes)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
-            loss = model.loss(model.features(x), y, config.label_smoothing)
+            features = model.features(x if blend is None else blend.x)
+            losses = model.losses(features, y, config.label_smoothing)
+            if blend is not None:
+                others = model.losses(features, blend.y, config.label_smoothing)
+                losses = losses.lerp(others, blend.share)
+        loss = (losses * weights).sum() / weights.sum().clamp_min(1e-6)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)

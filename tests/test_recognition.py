@@ -16,6 +16,8 @@ from motionsynth.recognition import (
     STORED_FRAMES,
     ClipTensors,
     RecogniserTraining,
+    blended,
+    clip_weights,
     predict,
     to_tensors,
     train_recogniser,
@@ -193,6 +195,55 @@ def test_a_class_without_real_clips_is_learnt_from_synthetic_ones(
     assert np.mean([(b == 7).mean() for b in seen]) == pytest.approx(1 / 3, abs=0.1)
 
 
+def test_weights_of_synthetic_clips_fall_in_a_line() -> None:
+    config = RecogniserTraining(steps=11, batch=5, synthetic_weight=0.8, synthetic_decay=0.5)
+    assert clip_weights(config, 0, 2).tolist() == pytest.approx([1, 1, 1, 0.8, 0.8])
+    assert clip_weights(config, 5, 2).tolist() == pytest.approx([1, 1, 1, 0.6, 0.6])
+    assert clip_weights(config, 10, 2).tolist() == pytest.approx([1, 1, 1, 0.4, 0.4])
+    assert clip_weights(config, 10, 0).tolist() == [1] * 5
+
+
+def test_wrong_synthetic_clips_teach_nothing_at_weight_0(tiny_set: MotionSet) -> None:
+    real = to_tensors(tiny_set, 1)
+    wrong = ClipTensors(x=real.x, y=(real.y + 1) % 3)
+    config = RecogniserTraining(steps=60, batch=24, synthetic_share=0.5, learning_rate=5e-3)
+    right = {}
+    for weight in (0.0, 3.0):
+        weighed = replace(config, synthetic_weight=weight)
+        model = train_recogniser(real, info_of(tiny_set), tiny_set.class_names, weighed, 0, wrong)
+        right[weight] = (predict(model, real)[0].argmax(1) == tiny_set.labels).mean()
+    assert right[0.0] > 0.9 and right[3.0] < 0.5
+
+
+def test_mixup_blends_synthetic_clips_with_real_ones_and_nobody_with_the_absent() -> None:
+    pairs = make_pair_set()
+    clips = to_tensors(pairs, 2)
+    at = torch.tensor([0, 8, 16, 1, 17])  # classes 0, 1, 2 are real; the last two clips are synthetic
+    x, y = clips.x[at], clips.y[at]
+    rng = np.random.default_rng(0)
+    assert blended(x, y, 2, 0.0, rng) is None and blended(x, y, 0, 1.0, rng) is None
+    assert blended(x, y, 5, 1.0, rng) is None
+    mixed = blended(x, y, 2, 1.0, rng)
+    assert mixed is not None
+    assert torch.equal(mixed.x[:3], x[:3]) and mixed.share[:3].tolist() == [0, 0, 0]
+    assert (mixed.share[3:] > 0).all() and not torch.equal(mixed.x[3:], x[3:])
+    for seed in range(20):
+        mixed = blended(x, y, 2, 1.0, np.random.default_rng(seed))
+        assert mixed is not None
+        assert not mixed.x[4, 1].any()  # stands alone
+        partner = int(mixed.y[3])  # labels of the three real clips are their places
+        second = x[3, 1] if partner == 2 else x[3, 1].lerp(x[partner, 1], float(mixed.share[3]))
+        torch.testing.assert_close(mixed.x[3, 1], second)
+        torch.testing.assert_close(mixed.x[3, 0], x[3, 0].lerp(x[partner, 0], float(mixed.share[3])))
+
+
+def test_it_learns_with_mixup(tiny_set: MotionSet) -> None:
+    real = to_tensors(tiny_set, 1)
+    config = RecogniserTraining(steps=60, batch=24, mixup=0.4, learning_rate=5e-3)
+    model = train_recogniser(real, info_of(tiny_set), tiny_set.class_names, config, 0, real)
+    assert (predict(model, real)[0].argmax(1) == tiny_set.labels).mean() > 0.9
+
+
 def test_classes_are_balanced(tiny_set: MotionSet, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = watch(monkeypatch)
     real = marked(tiny_set, 0, (0, 1, 2))
@@ -214,6 +265,9 @@ def test_classes_are_balanced(tiny_set: MotionSet, monkeypatch: pytest.MonkeyPat
         ({"optimiser": "adagrad"}, "optimiser is 'adagrad'; allowed: adamw, adam, sgd"),
         ({"schedule": "step"}, "schedule is 'step'; allowed: one_cycle, constant, plateau, cosine"),
         ({"average": 1.0}, "average is 1.0"),
+        ({"synthetic_weight": -1.0}, "synthetic_weight is -1.0; it must lie between 0 and 10"),
+        ({"synthetic_decay": 1.5}, "synthetic_decay is 1.5; it must lie between 0 and 1"),
+        ({"mixup": -0.1}, "mixup is -0.1; it must lie between 0 and 10"),
     ],
 )
 def test_wrong_training_is_one_sentence(change: dict, sentence: str) -> None:

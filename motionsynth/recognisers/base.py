@@ -54,10 +54,10 @@ class Recogniser(nn.Module, ABC):
         """Logits, [B, K]."""
         return self.classify(self.features(x_BMTVC))
 
-    def loss(self, features: Tensor, y_B: Tensor, label_smoothing: float) -> Tensor:
-        """What training minimises: the mean cross-entropy of the logits."""
+    def losses(self, features: Tensor, y_B: Tensor, label_smoothing: float) -> Tensor:
+        """What training minimises, of each clip, [B]: the cross-entropy of its logits."""
         logits = self.classify(features).float()
-        return nn.functional.cross_entropy(logits, y_B, label_smoothing=label_smoothing)
+        return nn.functional.cross_entropy(logits, y_B, label_smoothing=label_smoothing, reduction="none")
 
     def streams(self, x_BMTVC: Tensor) -> tuple[Tensor, Tensor]:
         """Joints, bones and velocities as channels.
