@@ -22,7 +22,7 @@ import numpy as np
 from motionsynth.errors import InputError
 from motionsynth.limits import MotionLimits, fit_limits
 from motionsynth.metrics_distribution import herd
-from motionsynth.metrics_motion import bone_length_medians, physics_violations
+from motionsynth.metrics_motion import bone_length_medians
 from motionsynth.motion import Motion, MotionSet, canonical, invalid_reason, resample
 from motionsynth.plausibility import NOTICEABLE, plausibility_figures
 from motionsynth.recognition import RecogniserTraining
@@ -51,7 +51,9 @@ class RefineConfig:
             below it is refused. 0 refuses nearly none.
         plausibility_percentile: Of the real clips' plausibility figures, in [0, 100]: above it a clip is refused.
         novelty_percentiles: Of the real clips' distances to the nearest other one of their class, both in [0, 100]:
-            below the first a clip is a copy, above the second an outlier.
+            below the first a clip is a copy, above the second an outlier. The first is over distances to any other
+            take, the second over those to clips of other folds, so mostly of other people: synthetic clips that differ
+            from all training clips as much as a new person's do are what is wanted.
         quota: Accepted clips kept of each class, chosen to match the class's real clips; 0 keeps all.
         published_threshold: Metres: take the published rule in place of all this (see `published_rule`).
         seed: Of folds and teachers.
@@ -198,8 +200,8 @@ def fit_refiner(train: MotionSet, config: RefineConfig) -> Refiner:
     """Train the teachers and calibrate every threshold, on real training clips alone.
 
     A class demands agreement (its name as the teachers' first choice) only if they name more than half of its own
-    held-out clips: a class whose real clips are taken for another would lose all synthetic ones. What joint angles and
-    speeds allow is measured on each fold with limits fitted on the others.
+    held-out clips: a class whose real clips are taken for another would lose all synthetic ones. How plausible the
+    clips of a fold are is measured with limits and bone lengths of the other folds.
 
     Args:
         train: Real training clips of the draw; they hold the sources of all clips that are to be graded.
@@ -213,25 +215,30 @@ def fit_refiner(train: MotionSet, config: RefineConfig) -> Refiner:
             f"The training clips of '{train.dataset}' include synthetic ones; fit on real clips alone."
         )
     teachers = fit_teachers(train, config.folds, config.teacher, config.seed)
-    confidence, named, distance = teachers.held_out()
+    real = teachers.held_out()
     low, high = config.novelty_percentiles
-    limits, bones = fit_limits(train), np.nanmedian(bone_length_medians(train), axis=0)
-    figures = plausibility_figures(train, limits, bones)
+    figures = np.zeros((len(train), len(NOTICEABLE)))
     for f in range(len(teachers.models)):
-        mine, others = np.flatnonzero(teachers.fold == f), np.flatnonzero(teachers.fold != f)
-        figures[mine, 0] = physics_violations(train.select(mine), fit_limits(train.select(others)))[:, 0]
+        mine, others = np.flatnonzero(teachers.fold == f), train.select(np.flatnonzero(teachers.fold != f))
+        figures[mine] = plausibility_figures(train.select(mine), fit_limits(others), _usual_bones(others))
     return Refiner(
         config=config,
         teachers=teachers,
-        limits=limits,
-        bones=bones,
+        limits=fit_limits(train),
+        bones=_usual_bones(train),
         plausible=np.maximum(
             np.percentile(figures, config.plausibility_percentile, axis=0), list(NOTICEABLE.values())
         ),
-        confidence=_edges(confidence, config.confidence_percentile, lower=True),
-        must_agree=np.array([len(n) > 0 and n.mean() > 0.5 for n in named]),
-        window=np.stack([_edges(distance, low, lower=True), _edges(distance, high, lower=False)], axis=1),
+        confidence=_edges(real.confidence, config.confidence_percentile, lower=True),
+        must_agree=np.array([len(n) > 0 and n.mean() > 0.5 for n in real.named]),
+        window=np.stack(
+            [_edges(real.take_away, low, lower=True), _edges(real.fold_away, high, lower=False)], axis=1
+        ),
     )
+
+
+def _usual_bones(motions: MotionSet) -> np.ndarray:
+    return np.nanmedian(bone_length_medians(motions), axis=0)
 
 
 def _edges(values: Sequence[np.ndarray], percentile: float, lower: bool) -> np.ndarray:

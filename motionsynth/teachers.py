@@ -102,6 +102,24 @@ class Opinion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class HeldOut:
+    """What the teachers say about the real clips that they never saw, an array for each class.
+
+    Attributes:
+        confidence: Probability of the class, of its clips whose teacher knows the class.
+        named: bool, of the same clips: whether the class has the highest probability.
+        take_away: Distance to the nearest clip of the class in another take, of its clips that have one. Other cameras
+            and mirrored copies of a take are too near to tell anything.
+        fold_away: The same to clips in other folds, so of other people where folds hold people.
+    """
+
+    confidence: list[np.ndarray]
+    named: list[np.ndarray]
+    take_away: list[np.ndarray]
+    fold_away: list[np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Teachers:
     """F teachers, and the N real training clips as each of them sees them.
 
@@ -180,17 +198,11 @@ class Teachers:
             )
         return out
 
-    def held_out(self) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-        """What every real clip's own teacher, which never saw it, says; the yardstick of `opinions`.
-
-        Returns:
-            By class, over its clips whose teacher knows the class: probability of the class; whether the class has the
-            highest one; and, over its clips that have one, the distance to the nearest clip of another take of the
-            class (other cameras and mirrored copies of a take are too near to tell anything).
-        """
+    def held_out(self) -> HeldOut:
+        """What every real clip's own teacher, which never saw it, says; the yardstick of `opinions`."""
         labels, takes = self.labels, [take(m) for m in self.train.motions]
         spaces = [standardise(x, x) for x in self.features]
-        confidence, named, distance = [], [], []
+        confidence, named, take_away, fold_away = [], [], [], []
         for c in range(self.train.num_classes):
             mine = np.flatnonzero(labels == c)
             judged = [
@@ -198,14 +210,17 @@ class Teachers:
             ]
             confidence.append(np.array([p[c] for _, p in judged], float))
             named.append(np.array([p.argmax() == c for _, p in judged], bool))
-            own = []
+            own: tuple[list[float], list[float]] = ([], [])
             for i in mine:
+                space = spaces[self.fold[i]]
                 others = [j for j in mine if takes[j] != takes[i]]
-                if others:
-                    space = spaces[self.fold[i]]
-                    own.append(nearest_distance(space[i][None], space[others])[0])
-            distance.append(np.array(own, float))
-        return confidence, named, distance
+                strangers = [j for j in others if self.fold[j] != self.fold[i]]
+                for distances, reference in zip(own, (others, strangers), strict=True):
+                    if reference:
+                        distances.append(nearest_distance(space[i][None], space[reference])[0])
+            take_away.append(np.array(own[0], float))
+            fold_away.append(np.array(own[1], float))
+        return HeldOut(confidence=confidence, named=named, take_away=take_away, fold_away=fold_away)
 
     def embed(self, motions: Sequence[Motion] | None = None) -> np.ndarray:
         """One space for all clips: the standardised features of all teachers side by side, [N, F * d].

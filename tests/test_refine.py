@@ -166,11 +166,9 @@ def test_a_class_whose_real_clips_are_misnamed_is_not_emptied(
     refiner: Refiner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of two classes that no teacher can tell apart: one's few clips bear the name of the other."""
-    (c0, _, c2), (n0, _, n2), distance = refiner.teachers.held_out()
-    low, misnamed = np.array([0.05, 0.06, 0.2]), np.array([False, False, True])
-    monkeypatch.setattr(
-        type(refiner.teachers), "held_out", lambda self: ([c0, low, c2], [n0, misnamed, n2], distance)
-    )
+    real, low = refiner.teachers.held_out(), np.array([0.05, 0.06, 0.2])
+    real.confidence[1], real.named[1] = low, np.array([False, False, True])
+    monkeypatch.setattr(type(refiner.teachers), "held_out", lambda self: real)
     monkeypatch.setattr("motionsynth.refine.fit_teachers", lambda *args: refiner.teachers)
     hard = fit_refiner(TRAIN, CONFIG)
     # As many of its synthetic clips can pass as of its real ones, however sure the teachers are of other classes.

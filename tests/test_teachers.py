@@ -116,20 +116,23 @@ def test_a_class_of_one_clip_is_judged_by_those_who_know_it() -> None:
     teachers = fit_teachers(motions, 3, QUICK, seed=0)
     (judges,) = teachers.judges([child(TRAIN.motions[only].sample_id, 1)])
     assert len(judges) == 2 and int(teachers.fold[0]) not in judges
-    confidence, named, distance = teachers.held_out()
-    assert [len(v[1]) for v in (confidence, named, distance)] == [0, 0, 0]
+    real = teachers.held_out()
+    assert [len(v[1]) for v in (real.confidence, real.named, real.take_away, real.fold_away)] == [0] * 4
     without = fit_teachers(TRAIN.select(np.flatnonzero(TRAIN.labels != 1)), 2, QUICK, seed=0)
     with pytest.raises(InputError, match="class 'wave left hand', which no training clip shows"):
         without.judges([child(None, 1)])
 
 
 def test_real_clips_are_measured_by_their_own_teacher_and_not_against_copies(teachers: Teachers) -> None:
-    confidence, _, distance = teachers.held_out()
+    real = teachers.held_out()
     first = [i for i in range(len(TRAIN)) if TRAIN.labels[i] == 0]
     own = [teachers.probabilities[teachers.fold[i]][i][0] for i in first]
-    assert confidence[0].tolist() == [float(p) for p in own] and len(distance[0]) == len(first)
+    assert real.confidence[0].tolist() == [float(p) for p in own]
+    # Another person is farther away than another take of one's own.
+    for near, far in zip(real.take_away, real.fold_away, strict=True):
+        assert len(near) == len(far) == len(first) and (near <= far).all() and near.mean() < far.mean()
     # Cameras that film one take have no distance to each other, whoever else is there.
     copies = replace(TRAIN, motions=tuple(replace(m, positions=n.positions) for m, n in zip(
         TRAIN.motions, [TRAIN.motions[i - i % 2] for i in range(len(TRAIN))], strict=True)))  # fmt: skip
-    apart = fit_teachers(copies, 3, QUICK, seed=0).held_out()[2]
+    apart = fit_teachers(copies, 3, QUICK, seed=0).held_out().take_away
     assert min(d.min() for d in apart) > 1e-3
