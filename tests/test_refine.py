@@ -252,6 +252,11 @@ def test_herding_matches_the_real_clips_better_than_chance() -> None:
     assert len(set(chosen.tolist())) == 30 and (np.diff(chosen) > 0).all()
     chance = [rbf_mmd(pool[rng.choice(180, 30, replace=False)], real, bandwidth=2.0) for _ in range(50)]
     assert rbf_mmd(pool[chosen], real, bandwidth=2.0) < min(chance)
+    # Two ways of moving, three quarters to one quarter: the most typical clips alone would all be of the first.
+    ways = [
+        np.concatenate([rng.normal(0, 1, (n, 4)), rng.normal(5, 1, (m, 4))]) for n, m in ((45, 15), (60, 60))
+    ]
+    assert 5 <= (herd(ways[1], ways[0], 32) >= 60).sum() <= 11
     assert herd(pool, real, 500).tolist() == list(range(180))
     with pytest.raises(InputError, match="it must be at least 1"):
         herd(pool, real, 0)
