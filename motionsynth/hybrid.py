@@ -151,7 +151,7 @@ def pick(synthetic: MotionSet, per_class: int) -> list[Motion]:
         raise InputError(f"The number of synthetic clips per class is {per_class}; it must be at least 1.")
     out: list[Motion] = []
     for c in sorted(set(synthetic.labels.tolist())):
-        clips = [m for m in synthetic.motions if m.label == c and m.accepted is not False]
+        clips = [m for m in synthetic.accepted().motions if m.label == c]
         if len(clips) < per_class:
             raise InputError(
                 f"Class '{synthetic.class_names[c]}' has {len(clips)} accepted synthetic clips and {per_class} are "

@@ -6,7 +6,7 @@
 | Does it miss real ones, or make unreal ones? | precision, recall, density, coverage | `metrics_coverage` |
 | Do two persons act on each other? | closest approach, facing, bearing | `metrics_interaction` |
 | Is it varied, and new? | MDI (eq. 9), diversity, memorisation | `metrics_diversity` |
-| Is each clip a plausible motion? | TCS (eq. 8), energy, physics, bone lengths | `metrics_motion` |
+| Is each clip a plausible motion? | TCS (eq. 8), energy, physics, bones, peak rates, foot skate | `metrics_motion` |
 | What did a recogniser gain? | improvement (eq. 7), gap closed, intervals | `metrics_gain` |
 
 Equation numbers are those of Galstyan 2025. No figure about generated clips is meaningful alone: each
@@ -20,6 +20,7 @@ from motionsynth.metrics_distribution import (
     frechet_distance,
     frechet_motion_distance,
     gaussian_frechet,
+    herd,
     kernel_distance,
     ledoit_wolf,
     principal_axes,
@@ -46,13 +47,16 @@ from motionsynth.metrics_interaction import (
 from motionsynth.metrics_motion import (
     ConsistencyReport,
     ViolationReport,
+    bone_length_medians,
     bone_length_variation,
     clip_vectors,
     consistency_beside_real,
     consistency_scale,
+    foot_skate,
     frozen,
     mean_speed,
     motion_energy_ratio,
+    peak_rates,
     physics_violations,
     temporal_consistency,
     time_shuffled,
@@ -70,6 +74,7 @@ __all__ = [
     "MemorisationReport",
     "PairedDistance",
     "ViolationReport",
+    "bone_length_medians",
     "bone_length_variation",
     "clip_vectors",
     "closest_approach",
@@ -78,11 +83,13 @@ __all__ = [
     "coverage_beside_real",
     "diversity",
     "diversity_beside_real",
+    "foot_skate",
     "frechet_distance",
     "frechet_motion_distance",
     "frozen",
     "gap_closed",
     "gaussian_frechet",
+    "herd",
     "improvement",
     "interaction_beside_real",
     "kernel_distance",
@@ -94,6 +101,7 @@ __all__ = [
     "nearest_distance",
     "neighbourhood_shares",
     "paired_interval",
+    "peak_rates",
     "physics_violations",
     "principal_axes",
     "rbf_mmd",

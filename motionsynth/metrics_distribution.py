@@ -127,14 +127,50 @@ def rbf_mmd(a: Features, b: Features, bandwidth: float | None = None) -> float:
     """
     x, y = _pair(a, b)
     if bandwidth is None:
-        distances = torch.pdist(torch.cat([x, y]))
-        bandwidth = float(distances.median()) or 1.0
+        bandwidth = median_bandwidth(x, y)
     if bandwidth <= 0:
         raise InputError(f"The RBF bandwidth is {bandwidth:g}; it must be above 0.")
-    xx, yy, xy = (
-        torch.exp(-(torch.cdist(p, q) ** 2) / (2 * bandwidth**2)) for p, q in ((x, x), (y, y), (x, y))
-    )
+    xx, yy, xy = (rbf_kernel(p, q, bandwidth) for p, q in ((x, x), (y, y), (x, y)))
     return _unbiased_mmd(xx, yy, xy)
+
+
+def median_bandwidth(x: Tensor, y: Tensor) -> float:
+    """Median distance between two different rows of both sets together, [n, d] and [m, d]; 1 where it is 0."""
+    return float(torch.pdist(torch.cat([x, y])).median()) or 1.0
+
+
+def rbf_kernel(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
+    """exp(-|x - y|^2 / (2 bandwidth^2)) of every pair of rows, [n, d] and [m, d] -> [n, m]."""
+    return torch.exp(-(torch.cdist(x, y) ** 2) / (2 * bandwidth**2))
+
+
+def herd(pool: Features, real: Features, count: int) -> np.ndarray:
+    """The subset of a pool whose mean embedding greedily matches that of real clips: kernel herding.
+
+    Chen, Welling and Smola 2010, eq. 4, over a finite pool and without replacement; RBF kernel, median bandwidth.
+
+    Args:
+        pool, real: [n, d], [m, d], m at least 1.
+        count: How many to choose; all of them where the pool has no more.
+
+    Returns:
+        int64, positions in the pool in ascending order.
+    """
+    if count < 1:
+        raise InputError(f"herd is to choose {count} clips; it must be at least 1.")
+    x, y = _pair(pool, real, least=1)
+    if len(x) <= count:
+        return np.arange(len(x))
+    bandwidth = median_bandwidth(x, y)
+    wanted, within = rbf_kernel(x, y, bandwidth).mean(1), rbf_kernel(x, x, bandwidth)
+    chosen: list[int] = []
+    crowded = torch.zeros_like(wanted)
+    for step in range(1, count + 1):
+        gain = wanted - crowded / step
+        gain[chosen] = -torch.inf
+        chosen.append(int(gain.argmax()))
+        crowded += within[:, chosen[-1]]
+    return np.sort(np.array(chosen))
 
 
 def _unbiased_mmd(xx: Tensor, yy: Tensor, xy: Tensor) -> float:

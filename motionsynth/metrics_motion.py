@@ -135,9 +135,8 @@ def physics_violations(motions: MotionSet, limits: MotionLimits) -> np.ndarray:
         limits: See `motionsynth.limits.fit_limits`.
 
     Returns:
-        float64 columns: frames in which any angle or speed of any person is beyond its limit (the quality
-        column `physics_violation`); angles, over frames and persons; joint speeds, over frame steps and
-        persons.
+        float64 columns: frames in which any angle or speed of any person is beyond its limit; angles, over
+        frames and persons; joint speeds, over frame steps and persons.
     """
     rows = []
     for m in motions.motions:
@@ -219,6 +218,69 @@ def bone_length_variation(motions: MotionSet) -> np.ndarray:
                 mean = x.mean(0)
                 values.append((x.std(0)[mean > 1e-6] / mean[mean > 1e-6]).mean())
         out.append(float(np.mean(values)) if values else math.nan)
+    return np.array(out)
+
+
+def bone_length_medians(motions: MotionSet) -> np.ndarray:
+    """Median length of each bone over the frames of its person, metres, float64 [N, V-1].
+
+    Of several persons: their mean. NaN for a clip in which nobody is there.
+    """
+    out = np.full((len(motions), len(motions.skeleton.bones)), math.nan)
+    for row, m in zip(out, motions.motions, strict=True):
+        lengths, there = bone_lengths(m.positions, motions.skeleton), present(m.positions)
+        people = [np.median(x[seen], axis=0) for x, seen in zip(lengths, there, strict=True) if seen.any()]
+        if people:
+            row[:] = np.mean(people, axis=0)
+    return out
+
+
+def peak_rates(motions: MotionSet, percentile: float = 95.0) -> np.ndarray:
+    """How fast the fastest joint is, and how hard the hardest accelerated one, in nearly all frames of each clip.
+
+    A percentile over frames, since a single jump of the tracker is no property of the motion.
+
+    Args:
+        motions: Clips.
+        percentile: Over the frames (and persons) of a clip.
+
+    Returns:
+        float64 [N, 2]: m/s and m/s^2; 0 for a clip that is too short.
+    """
+    out = np.zeros((len(motions), 2))
+    for row, m in zip(out, motions.motions, strict=True):
+        there = present(m.positions)
+        two = there[:, 1:] & there[:, :-1]
+        three = two[:, 1:] & two[:, :-1]
+        acceleration = np.linalg.norm(np.diff(m.positions, n=2, axis=1), axis=-1) * m.fps**2
+        for i, (rate, seen) in enumerate(((joint_speed(m.positions, m.fps), two), (acceleration, three))):
+            if seen.any():
+                row[i] = np.percentile(rate[seen].max(-1), percentile)
+    return out
+
+
+FEET = ("left_foot", "right_foot")
+CONTACT_HEIGHT = 0.05
+"""Metres above its lowest place in the clip below which a foot counts as standing."""
+
+
+def foot_skate(motions: MotionSet) -> np.ndarray:
+    """Mean horizontal speed of standing feet, m/s [N]: a foot on the ground should not slide.
+
+    The ground is unknown, so a foot stands where it is within `CONTACT_HEIGHT` of its lowest place. NaN for a skeleton
+    without the joints `FEET`, or a clip in which nobody is there for two frames.
+    """
+    feet = [motions.skeleton.index(j) for j in FEET if j in motions.skeleton.joints]
+    out = []
+    for m in motions.motions:
+        there = present(m.positions)
+        sliding = []
+        for person, seen in zip(m.positions[:, :, feet], there[:, 1:] & there[:, :-1], strict=True):
+            if feet and seen.any():
+                speed = np.linalg.norm(np.diff(person[..., [0, 2]], axis=0), axis=-1)[seen] * m.fps
+                height = np.maximum(person[1:, :, 1], person[:-1, :, 1])[seen]
+                sliding.append(speed[height <= height.min(0) + CONTACT_HEIGHT].mean())
+        out.append(float(np.mean(sliding)) if sliding else math.nan)
     return np.array(out)
 
 

@@ -37,9 +37,18 @@ class Motion:
         sample_id: Unique within a dataset.
         dataset, subject, view, repetition: Identity, as text.
         source: "real" or "synthetic".
-        parent_id: For a synthetic clip made from a real one: that clip's `sample_id`.
+        parent_id: For a synthetic clip made from a real one: that clip's `sample_id`; from several: joined by "+".
         generator, checkpoint, seed: For a synthetic clip: what made it.
-        class_confidence, physics_violation, novelty, accepted: Quality columns, None when not measured.
+        class_confidence, physics_violation, novelty, accepted, rejected_by: Quality columns, None when not measured;
+            `motionsynth.refine` fills them, on scales that are the same for every class, so that a set can be filtered
+            anew from its columns alone.
+        class_confidence: Probability in [0, 1] that recognisers which never saw the clip's source give to its label.
+        physics_violation: Largest of the plausibility figures, each divided by its limit; above 1 it is refused.
+        novelty: Where the distance to the nearest real training clip of the class lies between the class's limits:
+            below 0 a copy, above 1 an outlier.
+        accepted: False keeps the clip from every recogniser; None counts as accepted.
+        rejected_by: Names of all rules that refuse the clip, joined by "+"; None where none does. Taking a rule back is
+            accepting the clips that it alone refused.
     """
 
     positions: np.ndarray
@@ -61,6 +70,7 @@ class Motion:
     physics_violation: float | None = None
     novelty: float | None = None
     accepted: bool | None = None
+    rejected_by: str | None = None
 
     def __post_init__(self) -> None:
         p = self.positions
@@ -115,6 +125,10 @@ class MotionSet:
     def select(self, indices: Iterable[int]) -> MotionSet:
         """The clips at these positions, in this order."""
         return replace(self, motions=tuple(self.motions[i] for i in indices))
+
+    def accepted(self) -> MotionSet:
+        """The clips that no filter refused: what a recogniser may train on."""
+        return replace(self, motions=tuple(m for m in self.motions if m.accepted is not False))
 
     def extended(self, extra: Sequence[Motion]) -> MotionSet:
         """The same set with clips added at the end."""

@@ -35,6 +35,8 @@ FEATURE_TAIL = 0.3
 """Share of the steps in which the `feature` arm refits the head, so that its recogniser takes as many as the others."""
 TSTR = "tstr:"
 """Prefix of the arm that trains on a generator's synthetic clips alone (train on synthetic, test on real)."""
+REFINED = "refined:"
+"""Prefix of a generator's name for its clips as `motionsynth.refine` graded them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,14 +130,14 @@ def score_arm(
     Args:
         tensors: The bed.
         arm: `weak`, `strong`, `ceiling`, `interpolation`, `difference`, `feature`, a generator's name, or `tstr:` and
-            a name.
+            a name. `refined:` before a generator's name stands for its refined clips.
         training: The same for all arms.
         seed: Decides weights, batches and augmentation.
-        synthetic: The generator's clips, for the arms that use them.
+        synthetic: The generator's clips, for the arms that use them; those that a filter refused are left out.
         per_class: Clips per rare class that the rivals make.
 
     Raises:
-        InputError: an arm needs synthetic clips and got none, or got clips that are not synthetic.
+        InputError: an arm needs synthetic clips and got none that is accepted, or clips that are not synthetic.
     """
     began = time.perf_counter()
     bed, info = tensors.bed, tensors.info
@@ -144,6 +146,12 @@ def score_arm(
     if wants_fake:
         if synthetic is None or not len(synthetic):
             raise InputError(f"Arm '{arm}' needs synthetic clips and there are none; generate them first.")
+        synthetic, given = synthetic.accepted(), len(synthetic)
+        if not len(synthetic):
+            raise InputError(
+                f"Arm '{arm}' has no synthetic clip left: all {given} were refused; generate more, or refine less "
+                "strictly."
+            )
         if any(m.source != "synthetic" for m in synthetic.motions):
             raise InputError(
                 f"Arm '{arm}' was given real clips as synthetic ones; pass what `generate` wrote."

@@ -31,7 +31,7 @@ def quality_report(
 
     Args:
         tensors: The bed.
-        synthetic: The generated set.
+        synthetic: The generated set; clips that a filter refused are left out.
         training: Of the recogniser that gives the features.
         seed: Of everything random.
 
@@ -43,7 +43,10 @@ def quality_report(
         Where a distribution has too few clips to be one (a single rare class that has one real clip): `bed`,
         `synthetic_clips` and the sentence `not_measured` alone.
     """
+    synthetic = synthetic.accepted()
     try:
+        if not len(synthetic):
+            raise InputError("no clip is accepted")
         return _measure(tensors, synthetic, training, seed)
     except InputError as e:
         return {

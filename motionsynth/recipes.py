@@ -14,6 +14,7 @@ from motionsynth.errors import InputError
 from motionsynth.generators import build_config
 from motionsynth.plans import ScorePlan, score_plan
 from motionsynth.recognition import RecogniserTraining
+from motionsynth.refine import RefineConfig
 from motionsynth.training import TrainingConfig
 
 
@@ -32,6 +33,7 @@ class Recipe:
         scores: Recognisers; the first is the fast one.
         full: Also train the generator on all clips, for train-on-synthetic-test-on-real.
         features: Recogniser whose features the generated sets are measured in, whoever judges the arms.
+        refine: How synthetic clips are refined.
         compared: Recipes of other generators, trained on the same beds and judged in the same table; of these only
             generator, config and training count.
     """
@@ -46,6 +48,7 @@ class Recipe:
     full: bool = True
     protocols: tuple[str, ...] = ()
     features: RecogniserTraining = field(default_factory=lambda: score_plan("tcn").training)
+    refine: RefineConfig = field(default_factory=RefineConfig)
     compared: tuple[Recipe, ...] = ()
 
     def __post_init__(self) -> None:
@@ -64,7 +67,8 @@ class Recipe:
     @property
     def each(self) -> tuple[Recipe, ...]:
         """One recipe for each generator, all on the beds of this one."""
-        same = {n: getattr(self, n) for n in ("bed", "draws", "full", "protocols", "synthetic_per_class")}
+        shared = ("bed", "draws", "full", "protocols", "synthetic_per_class", "refine")
+        same = {n: getattr(self, n) for n in shared}
         return (replace(self, compared=()), *(replace(r, **same, compared=()) for r in self.compared))
 
     @property
@@ -183,6 +187,7 @@ def demo() -> Recipe:
         synthetic_per_class=40,
         scores=(ScorePlan(training=RecogniserTraining(steps=100), seeds=2),),
         features=RecogniserTraining(steps=100),
+        refine=RefineConfig(folds=3, teacher=RecogniserTraining(steps=100)),
         full=False,
     )
 
@@ -200,6 +205,7 @@ def debug() -> Recipe:
         synthetic_per_class=4,
         scores=(ScorePlan(training=RecogniserTraining(steps=4, batch=8), seeds=1),),
         features=RecogniserTraining(steps=4, batch=8),
+        refine=RefineConfig(folds=2, teacher=RecogniserTraining(steps=4, batch=8)),
     )
 
 

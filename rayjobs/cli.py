@@ -173,6 +173,12 @@ def _interrupt_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, interrupt)
 
 
+def last_line(error: Exception) -> str:
+    """The end of an error that came from a worker: what it said, without the traceback before it."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
 def plain(value: Any) -> Any:
     """As JSON can hold it: numpy scalars as numbers, tuples as lists, NaN and infinity as null."""
     if isinstance(value, Mapping):

@@ -85,7 +85,7 @@ def compose(storage: Storage, options: Options, recipe: Recipe) -> dict[str, Any
         )
     bed = replace(recipe.bed, draw=options.draw)
     prefix = options.synthetic or (
-        f"{experiment.bed_prefix(options.run, options.dataset, bed, recipe.generator)}/synthetic"
+        experiment.synthetic_prefix(options.run, options.dataset, bed, recipe.generator)
     )
     real, header = read_dataset(storage, experiment.data_prefix(options.dataset))
     digest = read_manifest(storage, experiment.data_prefix(options.dataset)).digest

@@ -2,6 +2,7 @@
 
 Keys in storage:
     runs/RUN/DATASET/BED/GENERATOR/{checkpoints,synthetic,tensorboard}      one per draw
+    runs/RUN/DATASET/BED/GENERATOR/synthetic-refined                      the same clips, graded
     runs/RUN/DATASET/scores/ID.json                                       one per trained recogniser
     runs/RUN/DATASET/score-SPLIT.{json,parquet}                           the table
 """
@@ -15,12 +16,16 @@ from functools import lru_cache
 from motionsynth.beds import Bed, BedSpec, make_bed
 from motionsynth.errors import InputError
 from motionsynth.motion import MotionSet
+from motionsynth.protocol import REFINED
 from motionsynth.recipes import Recipe, get_recipe
 from motionsynth.splits import Split
 from rayjobs import cli
 from storage import Storage
 from storage.dataset import read_dataset
 from storage.manifest import read_manifest
+
+REFINED_SET = "synthetic-refined"
+"""Folder of the graded clips, beside `synthetic`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +115,12 @@ def run_prefix(run: str, dataset: str) -> str:
 def bed_prefix(run: str, dataset: str, bed: BedSpec, generator: str) -> str:
     """Where a generator trained on a bed lies, with what it made."""
     return f"{run_prefix(run, dataset)}/{bed.key}/{generator}"
+
+
+def synthetic_prefix(run: str, dataset: str, bed: BedSpec, generator: str) -> str:
+    """Where the clips of a generator trained on a bed lie; with `refined:` before its name, the graded ones."""
+    name = generator.removeprefix(REFINED)
+    return f"{bed_prefix(run, dataset, bed, name)}/{'synthetic' if name == generator else REFINED_SET}"
 
 
 @lru_cache(maxsize=1)

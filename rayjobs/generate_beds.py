@@ -59,7 +59,7 @@ def generate_beds(
         )  # fmt: skip
         made = generate(
             storage,
-            f"{prefix}/synthetic",
+            experiment.synthetic_prefix(run, dataset, spec, one.generator),
             request,
             connect=connect,
             actors=actors,

@@ -1,4 +1,4 @@
-"""The whole job from one command: prepare, train, generate, preview, score.
+"""The whole job from one command: prepare, train, generate, preview, refine (with --refined), score.
 
 Finished stages are skipped on re-run.
 
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from motionsynth.errors import InputError
-from rayjobs import cli, experiment, generate_beds, prepare, score, train
+from rayjobs import cli, experiment, generate_beds, prepare, refine, score, train
 from storage import MissingError, Storage
 from storage.manifest import read_manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options(score.Options):
-    """Prepare, train, generate and score.
+    """Prepare, train, generate, refine (with --refined) and score.
 
     Attributes:
         raw: Raw folder of the dataset; not needed when it is prepared already, nor for `sample`.
@@ -72,7 +72,10 @@ def verb(options: Options) -> dict[str, Any]:
         made = generate_beds.generate_beds(*args, gpus_per_actor=options.gpus_per_worker)
         generate_beds.report_beds(made)
         stage("generate")
-    scored = score.score(*args, workers=options.workers, only=only)
+        if options.refined:
+            refine.report(refine.refine(*args))
+            stage("refine")
+    scored = score.score(*args, workers=options.workers, only=only, refined=options.refined)
     score.report(scored)
     stage("score")
     print("seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in seconds.items()))

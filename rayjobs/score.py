@@ -29,6 +29,7 @@ from motionsynth.protocol import (
     HYBRID,
     PROTOCOL_VERSION,
     REAL_ARMS,
+    REFINED,
     RIVAL_ARMS,
     TSTR,
     ScoreRecord,
@@ -68,13 +69,16 @@ class Options(experiment.Options):
         recogniser: Only this one: as the recipe trains it, or by its own plan where the recipe has none.
         seeds: Seeds per arm and draw (default: the recipe's).
         arms: Only these, joined by commas, and `strong`, which the others are compared with; `tstr` stands for training
-            on synthetic clips alone, `quality` for the figures of the generated sets (default: all).
+            on synthetic clips alone, `refined` for adding refined clips, `quality` for the figures of the generated
+            sets (default: all).
+        refined: Judge the refined clips, too (see `rayjobs.refine`), beside the unrefined ones.
         workers: Processes (default: one per core).
     """
 
     recogniser: str = ""
     seeds: int = 0
     arms: str = ""
+    refined: bool = False
     workers: int = 0
 
 
@@ -109,6 +113,7 @@ def verb(options: Options) -> dict[str, Any]:
         lambda: options.connect(storage),
         workers=options.workers,
         only=chosen_arms(recipe, options.arms),
+        refined=options.refined,
     )
     report(result)
     return {k: v for k, v in result.items() if k != "text"}
@@ -139,14 +144,14 @@ def chosen_arms(recipe: Recipe, given: str) -> tuple[str, ...]:
         return ()
     names = [n.strip() for n in given.split(",")]
     own = (HYBRID, *(r.generator for r in recipe.each))
-    known = (*REAL_ARMS, *RIVAL_ARMS, *own, TSTR.rstrip(":"), QUALITY)
+    known = (*REAL_ARMS, *RIVAL_ARMS, *own, TSTR.rstrip(":"), REFINED.rstrip(":"), QUALITY)
     if unknown := [n for n in names if n not in known]:
         raise InputError(f"Unknown arm '{unknown[0]}' in --arms. Known: {', '.join(known)}.")
     return tuple(dict.fromkeys(("strong", *names)))
 
 
 def plan_tasks(
-    storage: Storage, dataset: str, run: str, recipe: Recipe, only: Sequence[str] = ()
+    storage: Storage, dataset: str, run: str, recipe: Recipe, only: Sequence[str] = (), refined: bool = False
 ) -> list[tuple[Task, Bed]]:
     """Every (arm, draw, seed) of the recipe; arms whose training and judging clips coincide share an id.
 
@@ -154,6 +159,7 @@ def plan_tasks(
         storage, dataset, run: Where.
         recipe: What.
         only: Arms (see `chosen_arms`); () for all.
+        refined: Each generator's refined clips, too, as a generator of their own.
 
     Raises:
         InputError: synthetic clips are missing, or no bed has one of the arms.
@@ -165,6 +171,12 @@ def plan_tasks(
         bed = experiment.load_bed(storage, dataset, spec)
         own = len(bed.synthetic) > 0
         generators = (HYBRID,) if own else tuple(r.generator for r in recipe.each)
+        if refined or REFINED.rstrip(":") in only:
+            if own:
+                raise InputError(
+                    f"'{dataset}' brings its own synthetic clips, which nothing refines; leave out refined."
+                )
+            generators += tuple(REFINED + g for g in generators)
         arms = [(arm, _generator(arm, generators)) for arm in arms_of(generators, spec.scarcity)]
         for arm, generator in (*arms, *((QUALITY, g) for g in generators)):
             family = arm.split(":")[0]
@@ -173,13 +185,14 @@ def plan_tasks(
                 continue
             synthetic, digest = "", ""
             if generator and not own:
-                synthetic = f"{experiment.bed_prefix(run, dataset, spec, generator)}/synthetic"
+                synthetic = experiment.synthetic_prefix(run, dataset, spec, generator)
                 try:
                     digest = read_manifest(storage, synthetic).digest
                 except MissingError:
+                    verbs = ("refine",) if generator.startswith(REFINED) else ("train", "generate")
                     raise InputError(
-                        f"There are no synthetic clips of {generator} for {spec.key}; run `python -m rayjobs.train` "
-                        "and `python -m rayjobs.generate` with the same options first."
+                        f"There are no synthetic clips of {generator} for {spec.key}; run "
+                        f"{' and '.join(f'`python -m rayjobs.{v}`' for v in verbs)} with the same options first."
                     ) from None
             # A set is measured once, in the same features whoever judges the arms.
             plans = (
@@ -216,6 +229,7 @@ def score(
     *,
     workers: int = 0,
     only: Sequence[str] = (),
+    refined: bool = False,
 ) -> dict[str, Any]:
     """Train and judge what has no record yet; write and return the table.
 
@@ -225,7 +239,7 @@ def score(
     """
     began = time.monotonic()
     prefix = f"{experiment.run_prefix(run, dataset)}/scores"
-    tasks = plan_tasks(storage, dataset, run, recipe, only)
+    tasks = plan_tasks(storage, dataset, run, recipe, only, refined)
     have = {Path(o.key).stem for o in storage.list(prefix)}
     todo = list({t.id: t for t, _ in tasks if t.id not in have}.values())
     readings = _count_reading(storage, dataset, recipe, bool(todo))
@@ -272,7 +286,8 @@ def _tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
                 text.append(f"recogniser {name}, {title}\n{format_table(summaries)}")
         shown = dict.fromkeys(r.arm for r in scarce)
         for arm in (a for a in shown if a not in (*REAL_ARMS, *RIVAL_ARMS)):
-            for rival in (a for a in RIVAL_ARMS if a in shown):
+            unrefined = [arm.removeprefix(REFINED)] if arm.startswith(REFINED) else []
+            for rival in (a for a in (*RIVAL_ARMS, *unrefined) if a in shown):
                 d = paired_difference(scarce, arm, rival)
                 against.append({"recogniser": name, "arm": arm, "rival": rival, **asdict(d)})
                 text.append(
@@ -431,8 +446,7 @@ def _run_all(
                     pool[pool.index(worker)] = actor.remote(storage, dataset, prefix)
                     waiting.insert(0, task)
                 except Exception as e:
-                    lines = [line for line in str(e).splitlines() if line.strip()]
-                    failed.append(lines[-1] if lines else type(e).__name__)
+                    failed.append(cli.last_line(e))
     for worker in pool:
         ray.kill(worker)
     if failed:

@@ -12,6 +12,7 @@ from typing import Any
 
 from motionsynth.errors import InputError
 from rayjobs import cli
+from rayjobs.experiment import REFINED_SET
 from rayjobs.generate import REQUEST, read_request
 from storage import Storage
 from storage.checkpoints import CONFIG, checkpoint_digest
@@ -39,7 +40,7 @@ def status(storage: Storage, run: str) -> dict[str, Any]:
         run: Name of the run.
 
     Returns:
-        `datasets`, `checkpoints`, `generated` (lists) and `files` (objects per folder of the run).
+        `datasets`, `checkpoints`, `generated`, `refined` (lists) and `files` (objects per folder of the run).
     """
     root = f"runs/{cli.check_name('run', run)}"
     objects = storage.list(root)
@@ -53,6 +54,10 @@ def status(storage: Storage, run: str) -> dict[str, Any]:
         "datasets": _datasets(storage),
         "checkpoints": [_checkpoint(storage, f) for f in sorted(folders) if CONFIG in folders[f]],
         "generated": generated,
+        "refined": [
+            _refined(storage, f"{before}/{REFINED_SET}")
+            for before in sorted({f.split(f"/{REFINED_SET}")[0] for f in folders if f"/{REFINED_SET}" in f})
+        ],
         "files": dict(sorted(Counter(_stage(o.key, root) for o in objects).items())),
         "bytes": sum(o.size for o in objects),
     }
@@ -96,6 +101,14 @@ def _generated(storage: Storage, prefix: str) -> dict[str, Any]:
     }
 
 
+def _refined(storage: Storage, prefix: str) -> dict[str, Any]:
+    if not storage.exists(f"{prefix}/{MANIFEST}"):
+        return {"prefix": prefix, "state": "unfinished"}
+    manifest = read_manifest(storage, prefix)
+    accepted = sum(s.accepted for s in manifest.shards)
+    return {"prefix": prefix, "state": "done", "clips": manifest.rows, "accepted": accepted}
+
+
 def report(result: Mapping[str, Any]) -> None:
     """The result for people."""
     print("prepared datasets:" if result["datasets"] else "prepared datasets: none")
@@ -114,6 +127,9 @@ def report(result: Mapping[str, Any]) -> None:
             f"  generated {g['prefix']}: {g['state']}, {g['clips_done']:,} of {g['clips']:,} clips, "
             f"{g['shards_done']} of {g['shards']} shards"
         )
+    for r in result["refined"]:
+        found = f", {r['accepted']:,} of {r['clips']:,} clips accepted" if r["state"] == "done" else ""
+        print(f"  refined {r['prefix']}: {r['state']}{found}")
     for stage, n in result["files"].items():
         print(f"  {stage}: {n} objects")
 

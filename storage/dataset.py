@@ -58,9 +58,11 @@ def write_dataset(
     rows_per_shard: int = 512,
     *,
     replace: bool = False,
+    kind: Kind = "prepared",
+    request: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Write prepared clips as shards and commit the manifest; the same input gives the same objects.
+    """Write clips that are there already as shards and commit the manifest; the same input gives the same objects.
 
     Args:
         storage: Where.
@@ -69,7 +71,7 @@ def write_dataset(
         header: Fits all of them.
         rows_per_shard: Clips per object.
         replace: Put this dataset in the place of another one that is there.
-        extra: See `Manifest`.
+        kind, request, extra: See `Manifest`.
 
     Raises:
         ConflictError: another dataset is there and `replace` is false.
@@ -96,7 +98,9 @@ def write_dataset(
                 flush()
     if waiting:
         flush()
-    manifest = Manifest(kind="prepared", header=header, shards=tuple(records), extra=dict(extra or {}))
+    manifest = Manifest(
+        kind=kind, header=header, shards=tuple(records), request=request, extra=dict(extra or {})
+    )
     write_manifest(storage, prefix, manifest, replace=replace)
     return manifest
 

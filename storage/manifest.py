@@ -21,8 +21,12 @@ from storage.paths import Storage
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 
-Kind = Literal["prepared", "generated"]
-COMMAND = {"prepared": "python -m rayjobs.prepare", "generated": "python -m rayjobs.generate"}
+Kind = Literal["prepared", "generated", "refined"]
+COMMAND = {
+    "prepared": "python -m rayjobs.prepare",
+    "generated": "python -m rayjobs.generate",
+    "refined": "python -m rayjobs.refine",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,10 +70,10 @@ class Manifest:
     """A finished dataset.
 
     Attributes:
-        kind: "prepared" (real clips) or "generated".
+        kind: "prepared" (real clips), "generated", or "refined" (a generated set, graded).
         header: As in every shard.
         shards: In reading order.
-        request: For a generated set, the request in JSON form.
+        request: For a generated or refined set, the request in JSON form.
         extra: Further JSON, such as what was dropped and why; the same for the same input.
     """
 

@@ -35,6 +35,7 @@ ROW_GROUP_ROWS = 256
 """A reader can fetch this many clips without the rest of the file."""
 
 _TEXT = ("sample_id", "label_name", "skeleton", "dataset", "subject", "view", "repetition", "source")
+# Missing in files from before a column was added, and None then: no new schema version is needed.
 _NULLABLE: dict[str, pa.DataType] = {
     "parent_id": pa.string(),
     "generator": pa.string(),
@@ -44,6 +45,7 @@ _NULLABLE: dict[str, pa.DataType] = {
     "physics_violation": pa.float64(),
     "novelty": pa.float64(),
     "accepted": pa.bool_(),
+    "rejected_by": pa.string(),
 }
 _FLOATS = "motion" + ".list.element" * 4
 _NUMBERS = ("label", "num_persons", "num_frames", "fps")
@@ -114,7 +116,7 @@ def encode(motions: MotionSet, header: Header) -> bytes:
         "row_group_size": ROW_GROUP_ROWS,
         "compression": "zstd",
         "compression_level": 3,
-        "use_dictionary": [*_TEXT, "parent_id", "generator", "checkpoint"],
+        "use_dictionary": [*_TEXT, "parent_id", "generator", "checkpoint", "rejected_by"],
         # Neighbouring floats are alike in their high bytes: zstd does better on them split by byte.
         "use_byte_stream_split": [_FLOATS],
         "write_statistics": [*_TEXT, *_NUMBERS, *_NULLABLE],

@@ -18,10 +18,12 @@ from motionsynth.beds import BedSpec
 from motionsynth.errors import InputError
 from motionsynth.hybrid import PUBLISHED_NOTE
 from motionsynth.recipes import Recipe
+from motionsynth.refine import RefineConfig
 from motionsynth.splits import Split
 from rayjobs import compose, experiment, pipeline, prepare, score
 from rayjobs import train as train_job
 from rayjobs.generate import ShardWriter, header_of, request_for
+from rayjobs.refine import refine_bed
 from rayjobs.sources import open_source
 from storage import ConflictError, Storage
 from storage.checkpoints import load_checkpoint, read_config, save_checkpoint
@@ -114,6 +116,16 @@ def test_composing_again_changes_nothing_and_other_content_needs_another_name(ma
         compose.verb(options(made, "twice", per_class=2))
     assert made.digest("data/twice/manifest.json") == before["data/twice/manifest.json"]
     assert compose.verb(options(made, "twice", per_class=2, replace=True))["clips"] == 54
+
+
+def test_a_refined_set_is_composed_like_any_other(made: Storage) -> None:
+    recipe = options(made).chosen(made)
+    refine_bed(made, "tiny", "r", RefineConfig(published_threshold=1e6), recipe.beds[0], ["motion_gan"])
+    refined = experiment.synthetic_prefix("r", "tiny", recipe.beds[0], "refined:motion_gan")
+    compose.verb(options(made, "refined", synthetic=refined))
+    motions, header = read_dataset(made, "data/refined")
+    graded = [m.accepted for m in motions.motions if m.source == "synthetic"]
+    assert graded == [True] * 12 and header.extra["hybrid"]["synthetic"]["prefix"] == refined
 
 
 def test_80_10_10_holds_out_people_whom_the_generator_has_not_seen(made: Storage) -> None:

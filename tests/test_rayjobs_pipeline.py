@@ -43,7 +43,7 @@ def stored(storage: Storage) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(540)
 def test_one_command_does_it_all_once(tmp_path: Path) -> None:
     """On the bundled sample."""
     done = subprocess.run(command(tmp_path), cwd=ROOT, capture_output=True, text=True, timeout=280)
@@ -80,6 +80,18 @@ def test_one_command_does_it_all_once(tmp_path: Path) -> None:
     assert again["trained"] == 0 and stored(storage) == before
     plain = json.loads(json.dumps(again["arms"]).replace("NaN", "null"))
     assert plain == result["arms"] and again["generated"][0]["shards_made"] == 0
+
+    # Refined later: what is there stays, and its arm and figures alone are new.
+    done = subprocess.run(
+        command(tmp_path, "--refined"), cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    more = json.loads(done.stdout.splitlines()[-1])
+    assert (
+        list(more["stages"]) == ["prepare", "train", "generate", "refine", "score"] and more["trained"] == 2
+    )
+    assert {a["arm"] for a in more["arms"]} == arms | {"refined:motion_gan"} and len(more["quality"]) == 2
+    assert before.items() < stored(storage).items()
 
 
 def test_an_unprepared_dataset_is_one_sentence(tmp_path: Path) -> None:

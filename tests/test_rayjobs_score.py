@@ -41,13 +41,17 @@ def never() -> NoReturn:
     raise AssertionError("Ray was asked for though there is nothing to do")
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> Storage:
+def prepared(folder: Path) -> Storage:
     """The tiny set, prepared."""
     motions = make_tiny_set(2)
-    made = Storage(tmp_path / "out")
+    made = Storage(folder / "out")
     write_dataset(made, "data/tiny", motions, Header.of(motions, splits=(SPLIT.to_dict(),)))
     return made
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return prepared(tmp_path)
 
 
 def recipe_of(split: str = "test", draws: int = 2, **bed) -> Recipe:

@@ -37,6 +37,7 @@ def test_status_follows_a_run(storage_uri: str, tiny_set: MotionSet, capsys) -> 
         "datasets": [],
         "checkpoints": [],
         "generated": [],
+        "refined": [],
         "files": {},
         "bytes": 0,
     }

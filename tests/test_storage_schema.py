@@ -89,6 +89,7 @@ def motion_sets(draw: st.DrawFn) -> MotionSet:
                 physics_violation=draw(FLOAT),
                 novelty=draw(FLOAT),
                 accepted=draw(st.none() | st.booleans()),
+                rejected_by=draw(st.none() | TEXT),
             )
         )
     return MotionSet(dataset=draw(TEXT), skeleton=skeleton, class_names=names, motions=tuple(clips))
@@ -164,7 +165,8 @@ def test_the_schema_is_the_published_one(tiny_set: MotionSet) -> None:
     table = table_of(encode(tiny_set, Header.of(tiny_set)))
     published = (
         "sample_id label label_name motion num_persons num_frames fps skeleton dataset subject view "
-        "repetition source parent_id generator checkpoint seed class_confidence physics_violation novelty accepted"
+        "repetition source parent_id generator checkpoint seed class_confidence physics_violation novelty accepted "
+        "rejected_by"
     )
     assert table.schema.names == published.split()
     assert table.schema.equals(arrow_schema(Header.of(tiny_set)), check_metadata=True)
@@ -172,7 +174,7 @@ def test_the_schema_is_the_published_one(tiny_set: MotionSet) -> None:
 
 def test_columns_of_others_are_ignored_and_missing_quality_is_none(tiny_set: MotionSet) -> None:
     table = table_of(encode(tiny_set, Header.of(tiny_set)))
-    other = table.drop_columns(["accepted", "novelty", "seed"]).append_column(
+    other = table.drop_columns(["accepted", "novelty", "seed", "rejected_by"]).append_column(
         "mine", pa.array(range(len(table)))
     )
     assert_same(tiny_set, decode(file_of(other))[0])
