@@ -130,6 +130,7 @@ def test_where_clips_come_from(source: str, tiny_set: MotionSet) -> None:
     clips = model.sample(wanted([0, 1, 2] * 6))
     parents = [m.parent_id.split("+") if m.parent_id else [] for m in clips]
     assert all(set(p) <= own[m.label] for m, p in zip(clips, parents, strict=True))
+    assert (source == "label") == all(m.parent_id is None for m in clips)
     count = {len(p) for p in parents}
     assert count == {0} if source == "label" else count == {1} or (source == "interpolated" and 2 in count)
     before = [m.positions for m in clips]

@@ -164,7 +164,7 @@ class SkelDiffusion(Generator):
         skeleton = self.context.skeleton
         bodies = Body.split(self.placed(made * mask), skeleton).join(skeleton).cpu().numpy()
         return [
-            self.to_motion(r, rigid_resample(body[:m], t, skeleton), parent_id="+".join(parents))
+            self.to_motion(r, rigid_resample(body[:m], t, skeleton), parent_id="+".join(parents) or None)
             for r, body, (t, m), (_, _, parents) in zip(requests, bodies, shapes, drawn, strict=True)
         ]
 
