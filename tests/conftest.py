@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from motionsynth.motion import MotionSet
 from tests.tiny_motion import make_tiny_set
@@ -14,6 +15,10 @@ from tests.tiny_motion import make_tiny_set
 ROOT = Path(__file__).resolve().parents[1]
 
 pytest_plugins = ["tests.storage_fixtures"]
+
+# A deadline is a timed assertion: it fails on a busy machine, whatever the code does.
+settings.register_profile("motionsynth")
+settings.load_profile("motionsynth")
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,7 @@ def test_a_person_who_comes_late_is_never_half_there(tiny_set: MotionSet) -> Non
         np.testing.assert_allclose(ours, resample(clip, 97), atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     crop=st.floats(0.05, 1),
     warp=st.floats(0, 0.15),

@@ -51,7 +51,7 @@ specs = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(spec=specs)
 def test_no_draw_leaks_and_every_class_has_its_share(spec: BedSpec) -> None:
     bed = make_bed(MOTIONS, SPLITS, spec)

@@ -40,7 +40,7 @@ def test_round_trip_of_wild_rigid_motion(tmp_path: Path, name: str, units: str) 
         assert above in (skeleton.joints[parent], f"{skeleton.joints[parent]}_to_{skeleton.joints[child]}")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(shipped()))
 def test_round_trip_property(tmp_path_factory, seed: int, name: str) -> None:
     skeleton = get_skeleton(name)

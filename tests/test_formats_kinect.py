@@ -159,7 +159,7 @@ def test_forward_kinematics_applies_rotations_in_the_named_order(
     np.testing.assert_allclose(forward_kinematics(offsets, angles, order)[0, 1], expected, atol=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(arrays(np.float64, (2, 22, 3), elements=st.floats(-3, 3)), st.integers(0, 2**32 - 1))
 def test_forward_kinematics_equals_a_slow_reference(angles: np.ndarray, seed: int) -> None:
     from scipy.spatial.transform import Rotation

@@ -82,7 +82,7 @@ def test_rejected_clips_are_not_taken() -> None:
         compose(REAL, first, SPLITS, provenance_of(bed), name="m", per_class=6, protocol="cross_subject")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     trained=st.sampled_from(["validation", "test"]),
     judged=st.sampled_from(["validation", "test"]),
@@ -163,7 +163,6 @@ def crowd(sizes: list[int]) -> MotionSet:
     )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(5, 15), min_size=20, max_size=40),
     pinned=st.integers(0, 8),

@@ -75,7 +75,7 @@ def test_real_clips_survive_the_round_trip_within_a_tenth_of_a_millimetre(
 
 
 @given(angle=st.floats(-3.1, 3.1), east=st.floats(-5, 5), north=st.floats(-5, 5))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_features_do_not_know_where_a_clip_is_nor_how_it_is_turned(
     angle: float, east: float, north: float
 ) -> None:

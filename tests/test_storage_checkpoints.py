@@ -141,7 +141,7 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(TREES)
 def test_any_state_tree_round_trips(state: object) -> None:
     tensors, tree = flatten(state)

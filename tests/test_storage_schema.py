@@ -95,7 +95,7 @@ def motion_sets(draw: st.DrawFn) -> MotionSet:
     return MotionSet(dataset=draw(TEXT), skeleton=skeleton, class_names=names, motions=tuple(clips))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(motion_sets(), st.integers(0, 3))
 def test_round_trip_of_any_set(motions: MotionSet, cut: int) -> None:
     header = Header.of(motions)
@@ -242,7 +242,7 @@ def test_what_is_not_our_file_is_refused_in_one_sentence(tiny_set: MotionSet) ->
         assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(0, 1, exclude_max=True))
 def test_a_truncated_file_is_refused_wherever_it_ends(share: float) -> None:
     from tests.tiny_motion import make_tiny_set

@@ -32,7 +32,7 @@ def samples(request: GenerationRequest) -> dict[tuple[int, str], int]:
     return {(s.label, s.sample_id): s.seed for spec in plan(request) for s in spec.samples()}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.dictionaries(st.integers(0, 9), st.integers(0, 40), min_size=1),
     st.integers(1, 50),
