@@ -202,7 +202,9 @@ def _recogniser(
 
 def _generator(name: str, shape: Shape, settings: Settings, add: Add) -> None:
     config = build_config(name, {})
-    sizes = {"frames": shape.frames} | ({"width": 64, "critic_width": 16} if settings.small else {})
+    sizes = {"frames": shape.frames}
+    if settings.small:
+        sizes |= {"width": 64, "critic_width": 16, "code": 16, "layers": 1, "encoder_layers": 1}
     known = {f.name for f in dataclasses.fields(config)}
     config = dataclasses.replace(config, **{k: v for k, v in sizes.items() if k in known})
     torch.manual_seed(0)
