@@ -23,7 +23,15 @@ from motionsynth.generators import (
     load_generator,
 )
 from motionsynth.generators.base import Context, rigid_resample
-from motionsynth.motion import Motion, MotionSet, bone_lengths, invalid_reason, present, resample
+from motionsynth.motion import (
+    Motion,
+    MotionSet,
+    bone_lengths,
+    invalid_reason,
+    present,
+    resample,
+    right_axis,
+)
 from motionsynth.training import Sampler, Trainer, TrainingConfig, fit
 from storage import Storage
 from storage.checkpoints import load_checkpoint, save_checkpoint
@@ -261,6 +269,27 @@ def test_context_describes_the_training_clips(tiny_set: MotionSet) -> None:
     np.testing.assert_allclose(np.linalg.norm(context.rest, axis=1), 1, atol=1e-5)
     back = Context.from_dict(json.loads(json.dumps(context.to_dict())))
     assert back == context
+
+
+def test_people_who_face_each_other_start_out_so() -> None:
+    """With one resting body for all, Kinetic-GAN's second person never learnt to turn round."""
+    pairs = make_pair_set()
+    context = fit_context(pairs)
+    assert context.turned == pytest.approx((0, np.pi), abs=0.2) or context.turned == pytest.approx(
+        (0, -np.pi), abs=0.2
+    )
+    padded = [replace(m, positions=np.stack([m.positions[0], 0 * m.positions[0]])) for m in pairs.motions]
+    assert fit_context(replace(pairs, motions=tuple(padded))).turned[1] == pytest.approx(0)
+    hips = [
+        [c for c, _ in pairs.skeleton.bones].index(pairs.skeleton.torso[j]) for j in ("left_hip", "right_hip")
+    ]
+    across = context.rests[:, hips[1], 0] - context.rests[:, hips[0], 0]
+    assert across[0] < -0.5 and across[1] > 0.5
+    for name in sorted(set(GENERATORS) & {"kinetic_gan", "kinetic_gan_apart", "motion_gan"}):
+        changes = {"style_prior": "normal"} if name == "motion_gan" else {}
+        for m in ready_generator(name, pairs, **changes).sample(requests([0, 0, 1, 1])):
+            one, two = (right_axis(p, pairs.skeleton).mean(0) for p in m.positions)
+            assert one @ two < -0.5, name
 
 
 def test_the_nearest_common_class_is_the_most_similar_one(tiny_set: MotionSet) -> None:

@@ -12,7 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from motionsynth.limits import MotionLimits, fit_limits
-from motionsynth.motion import Motion, MotionSet, bone_lengths, canonical, present, repair_jumps, resample
+from motionsynth.motion import (
+    Motion,
+    MotionSet,
+    bone_lengths,
+    canonical,
+    present,
+    repair_jumps,
+    resample,
+    right_axis,
+    rotate_y,
+)
 from motionsynth.skeleton import Skeleton
 
 
@@ -39,7 +49,9 @@ class Context:
         clips: For each class, the `sample_id` of its real clips, in the order of `shapes`.
         fps: Frames per second of the dataset.
         bone_mean, bone_std: Log bone lengths over training clips, [V - 1].
-        rest: Mean bone direction over training clips, [V - 1] of unit xyz.
+        rest: Mean bone direction of person 0 over training clips, [V - 1] of unit xyz.
+        turned: For each person, the mean heading over training clips (radians about y; person 0's is near 0): people
+            who act on each other face each other, and a body that starts out facing away never learns to turn round.
         scale: Root-mean-square joint distance from the root (metres): the unit the networks work in.
         span: Smallest and largest coordinate of the training clips (metres), as min-max scaling needs it.
         limits: Joint-angle and speed limits fitted to the training clips.
@@ -57,9 +69,16 @@ class Context:
     bone_mean: tuple[float, ...]
     bone_std: tuple[float, ...]
     rest: tuple[tuple[float, float, float], ...]
+    turned: tuple[float, ...]
     scale: float
     span: tuple[float, float]
     limits: MotionLimits
+
+    @property
+    def rests(self) -> np.ndarray:
+        """Bone directions of each person standing as they do on average, float32 [M, V - 1, 3]."""
+        rest = np.array(self.rest, np.float32)
+        return np.stack([rotate_y(rest, angle) for angle in self.turned])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -80,6 +99,7 @@ class Context:
                 "shapes": tuple(tuple((int(t), int(m)) for t, m in c) for c in d["shapes"]),
                 "clips": tuple(tuple(c) for c in d["clips"]),
                 "span": tuple(d["span"]),
+                "turned": tuple(float(a) for a in d["turned"]),
                 "bone_mean": tuple(d["bone_mean"]),
                 "bone_std": tuple(d["bone_std"]),
                 "rest": tuple((float(a), float(b), float(c)) for a, b, c in d["rest"]),
@@ -152,10 +172,18 @@ def fit_context(train: MotionSet, rare: Sequence[int] = ()) -> Context:
         bone_mean=tuple(lengths.mean(0).tolist()),
         bone_std=tuple((lengths.std(0) + 0.01).tolist()),
         rest=tuple((float(a), float(b), float(c)) for a, b, c in rest),
+        turned=tuple(_mean_heading(clips, skeleton, m) for m in range(train.num_persons)),
         scale=float(np.sqrt(np.mean(spread))),
         span=(float(min(c.min() for c in clips)), float(max(c.max() for c in clips))),
         limits=fit_limits(train),
     )
+
+
+def _mean_heading(clips: Sequence[np.ndarray], skeleton: Skeleton, person: int) -> float:
+    """Circular mean (radians) of a person's heading over the frames of canonical clips; 0 for who is never there."""
+    seen = [c[person][present(c)[person]] for c in clips if len(c) > person]
+    right = np.concatenate([right_axis(x, skeleton) for x in seen] + [np.array([[-1e-9, 0, 0]])]).mean(0)
+    return float(np.arctan2(right[2], -right[0]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

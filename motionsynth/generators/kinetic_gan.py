@@ -79,9 +79,9 @@ class KineticGAN(Generator):
             nn.init.zeros_(self.sizes.bias)
         child = [c for c, _ in context.skeleton.bones]
         self.child = child
-        still = torch.zeros(v, 3)
-        still[child] = torch.tensor(context.rest)
-        self.register_buffer("still", still.T[None].repeat(1, self.persons, 1)[:, :, None], persistent=False)
+        still = torch.zeros(together, 3, 1, v)
+        still[:, :, 0, child] = torch.from_numpy(context.rests[:together]).transpose(1, 2)
+        self.register_buffer("still", still, persistent=False)
         self.register_buffer("bone_mean", torch.tensor(context.bone_mean), persistent=False)
         self.register_buffer("bone_std", torch.tensor(context.bone_std), persistent=False)
         self.register_buffer("ancestors", torch.from_numpy(context.skeleton.ancestors), persistent=False)
@@ -98,13 +98,17 @@ class KineticGAN(Generator):
             parts.append(self.duration(seconds))
         return self.mapping(torch.cat(parts, 1))
 
-    def draw(self, w: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        """Positions [B, M, T, V, 3]: in units of `scale`, or as published in [-1, 1] of the training data's span."""
+    def draw(self, w: Tensor, noise: Sequence[Tensor], y_B: Tensor | None = None) -> Tensor:
+        """Positions [B, M, T, V, 3]: in units of `scale`, or as published in [-1, 1] of the training data's span.
+
+        Made one at a time, bodies differ in where they face by default: then it needs the classes of the passes, [B].
+        """
         out = self.synthesis(w, noise).float()
         b, _, t, v = out.shape
         if self.sizes is None:
             return out.view(b, 1, 3, t, v).permute(0, 1, 3, 4, 2)
-        out = (out + self.still).view(b, self.persons, 3, t, v).permute(0, 1, 4, 2, 3)
+        still = self.still.flatten(0, 1) if y_B is None else self.still[y_B % self.passes]
+        out = (out + still).view(b, self.persons, 3, t, v).permute(0, 1, 4, 2, 3)
         size = self.sizes(w).float().view(b, self.persons, -1).clamp(-4, 4)
         length = (self.bone_mean + self.bone_std * size).exp() / self.context.scale
         root = self.context.skeleton.root
@@ -141,7 +145,7 @@ class KineticGAN(Generator):
         z = torch.randn(b, self.config.latent, device=real.device)
         noise = [torch.randn(b, 1, t, v, device=real.device) for t, v in self.synthesis.noise_shapes]
         with torch.set_grad_enabled(group == "generator"):
-            fake = self.draw(self.code(z, batch.y, batch.seconds), noise)
+            fake = self.draw(self.code(z, batch.y, batch.seconds), noise, self._passes_of(batch.y))
             if not self.config.as_published:
                 fake = fake * (real != 0).any(-1, keepdim=True).any(-2, keepdim=True)
         if group == "generator":
@@ -223,12 +227,15 @@ class KineticGAN(Generator):
         seconds = torch.tensor([t / self.context.fps for t, _ in shapes], device=device).repeat_interleave(n)
         w = self.code(z.to(device).view(len(y), -1), y, seconds)
         w = torch.lerp(self.w_mean[y], w, self.config.truncation)
-        x = self.draw(w, self.synthesis.noise_maps(noise.to(device).view(len(y), -1)))
+        x = self.draw(w, self.synthesis.noise_maps(noise.to(device).view(len(y), -1)), self._passes_of(y))
         return self.to_metres(x.view(-1, n * self.persons, *x.shape[2:])).cpu().numpy()
 
     def _pass_classes(self, y_B: Tensor) -> Tensor:
         """What the networks take for the class of each pass: every person of a class is one, [B] -> [B, passes]."""
         return y_B[:, None] * self.passes + torch.arange(self.passes, device=y_B.device)
+
+    def _passes_of(self, y_B: Tensor) -> Tensor | None:
+        return y_B if self.passes > 1 else None
 
     def _taken_apart(self, batch: Batch) -> Batch:
         """One row for each person that is there, where persons are made one at a time."""
