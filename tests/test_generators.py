@@ -283,6 +283,7 @@ def test_people_who_face_each_other_start_out_so() -> None:
     hips = [
         [c for c, _ in pairs.skeleton.bones].index(pairs.skeleton.torso[j]) for j in ("left_hip", "right_hip")
     ]
+    np.testing.assert_array_equal(context.rests[0], np.float32(context.rest))
     across = context.rests[:, hips[1], 0] - context.rests[:, hips[0], 0]
     assert across[0] < -0.5 and across[1] > 0.5
     for name in sorted(set(GENERATORS) & {"kinetic_gan", "kinetic_gan_apart", "motion_gan"}):

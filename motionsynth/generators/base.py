@@ -78,7 +78,7 @@ class Context:
     def rests(self) -> np.ndarray:
         """Bone directions of each person standing as they do on average, float32 [M, V - 1, 3]."""
         rest = np.array(self.rest, np.float32)
-        return np.stack([rotate_y(rest, angle) for angle in self.turned])
+        return np.stack([rotate_y(rest, angle - self.turned[0]) for angle in self.turned])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
