@@ -61,9 +61,18 @@ def test_ours_knows_the_order_of_frames_and_the_released_encoder_does_not(tiny_s
 
 
 def test_codes_have_unit_size_so_that_noise_on_them_counts(tiny_set: MotionSet) -> None:
-    encoder = CodeEncoder(9, 8, 16, 32, 1, 2, 0.0, False)
+    encoder = CodeEncoder(small_config("skel_diffusion", frames=8), 9)
     code = encoder(100 * torch.randn(5, 8, 9))
     torch.testing.assert_close(code.square().mean(1), torch.ones(5), atol=1e-3, rtol=0)
+
+
+@BOTH
+def test_a_real_clips_code_is_sampled_from_as_it_was_trained_with(name: str, tiny_set: MotionSet) -> None:
+    """Ours has unit size, the published one none in particular."""
+    model = ready(tiny_set, name)
+    code = model.encoder(torch.randn(4, model.frames, model.representation.dims))
+    torch.testing.assert_close(model.encoder.settled(code), code)
+    assert torch.equal(model.encoder.settled(3 * code), 3 * code) is model.config.as_published
 
 
 def told(model: SkelDiffusion, n: int, **changes: Tensor) -> Conditions:
@@ -197,9 +206,9 @@ def test_published_sizes(tiny_set: MotionSet) -> None:
         8,
     )
     with pytest.raises(
-        InputError, match="a code of 30 and 3 classes into a width of 32; make the code at most 29"
+        InputError, match="a code of 32 and 3 classes into a width of 32; make the code at most 29"
     ):
-        small_generator("skel_diffusion_published", tiny_set, code=30, heads=2)
+        small_generator("skel_diffusion_published", tiny_set, code=32, heads=2)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +230,11 @@ def test_published_sizes(tiny_set: MotionSet) -> None:
 def test_bad_settings_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build_config("skel_diffusion", changes)
+
+
+def test_a_published_code_has_room_for_its_heads() -> None:
+    with pytest.raises(InputError, match="code is 221 for 4 heads; it must be a multiple of 4"):
+        build_config("skel_diffusion_published", {"code": 221})
 
 
 def test_parts_of_a_stored_config_are_a_tuple_again() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from motionsynth.errors import InputError
+from motionsynth.generators.diffusion_config import SkelDiffusionConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -75,39 +76,33 @@ class CodeEncoder(nn.Module):
     nothing tells it which frame comes first.
 
     Args:
-        dims, frames: D and T.
-        code: S.
-        width, layers, heads, dropout: Of the Transformer; as published the width is the code's.
-        as_published: See above.
+        config: Sizes; as published the Transformer is as wide as the code.
+        dims: D.
     """
 
     places: Tensor
 
-    def __init__(
-        self,
-        dims: int,
-        frames: int,
-        code: int,
-        width: int,
-        layers: int,
-        heads: int,
-        dropout: float,
-        as_published: bool,
-    ) -> None:
+    def __init__(self, config: SkelDiffusionConfig, dims: int) -> None:
         super().__init__()
-        width = code if as_published else width
-        feedforward = 1024 if as_published else 4 * width
-        self.as_published = as_published
+        c = config
+        self.as_published = c.as_published
+        width, feedforward = (c.code, 1024) if c.as_published else (c.width, 4 * c.width)
         self.into = nn.Linear(dims, width)
-        self.register_buffer("places", sinusoids(torch.arange(frames), width), persistent=False)
+        self.register_buffer("places", sinusoids(torch.arange(c.frames), width), persistent=False)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
-                width, heads, feedforward, dropout, "gelu", batch_first=True, norm_first=not as_published
+                width,
+                c.heads,
+                feedforward,
+                c.dropout,
+                "gelu",
+                batch_first=True,
+                norm_first=not c.as_published,
             )
-            for _ in range(layers)
+            for _ in range(c.encoder_layers)
         )
-        self.norm = nn.Identity() if as_published else nn.LayerNorm(width)
-        self.out = nn.Identity() if as_published else nn.Linear(width, code)
+        self.norm = nn.Identity() if c.as_published else nn.LayerNorm(width)
+        self.out = nn.Identity() if c.as_published else nn.Linear(width, c.code)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """See the class."""
@@ -117,7 +112,10 @@ class CodeEncoder(nn.Module):
         with plain_attention(h):
             for layer in self.layers:
                 h = layer(h)
-        code = self.out(self.norm(h).mean(1)).float()
+        return self.settled(self.out(self.norm(h).mean(1)).float())
+
+    def settled(self, code: Tensor) -> Tensor:
+        """Codes [B, S] brought to the size that a clip's own has, such as those between two clips."""
         return code if self.as_published else unit(code)
 
 
@@ -129,48 +127,37 @@ class Denoiser(nn.Module):
     nearest common class plus a learned offset.
 
     Args:
-        dims, frames: D and T.
+        config: Sizes.
+        dims: D.
         nearest: For each class, where its embedding starts (`Context.nearest`), [K].
-        code: S.
-        width, layers, heads, dropout: Of the Transformer.
     """
 
     places: Tensor
     nearest: Tensor
 
-    def __init__(
-        self,
-        dims: int,
-        frames: int,
-        nearest: Sequence[int],
-        code: int,
-        width: int,
-        layers: int,
-        heads: int,
-        dropout: float,
-    ) -> None:
+    def __init__(self, config: SkelDiffusionConfig, dims: int, nearest: Sequence[int]) -> None:
         super().__init__()
-        classes = len(nearest)
+        c, width, classes = config, config.width, len(nearest)
         self.width = width
         self.into = nn.Linear(dims, width)
         self.time = nn.Sequential(nn.Linear(width + 1, width), nn.SiLU(), nn.Linear(width, width))
         self.action, self.action_delta = nn.Embedding(classes, width), nn.Embedding(classes, width)
         nn.init.normal_(self.action.weight, std=0.5)
         nn.init.zeros_(self.action_delta.weight)
-        self.code = nn.Linear(code, width)
+        self.code = nn.Linear(c.code, width)
         self.no_class, self.no_code = (nn.Parameter(0.5 * torch.randn(width)) for _ in range(2))
         self.layers = nn.ModuleList(
             nn.TransformerDecoderLayer(
-                width, heads, 4 * width, dropout, "gelu", batch_first=True, norm_first=True
+                width, c.heads, 4 * width, c.dropout, "gelu", batch_first=True, norm_first=True
             )
-            for _ in range(layers)
+            for _ in range(c.layers)
         )
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, dims)
         nn.init.normal_(self.out.weight, std=0.02)
         nn.init.zeros_(self.out.bias)
         self.classifier = nn.Sequential(nn.Linear(dims, width), nn.GELU(), nn.Linear(width, classes))
-        self.register_buffer("places", sinusoids(torch.arange(frames), width), persistent=False)
+        self.register_buffer("places", sinusoids(torch.arange(c.frames), width), persistent=False)
         self.register_buffer("nearest", torch.tensor(nearest), persistent=False)
 
     def forward(self, x_BTD: Tensor, told: Conditions, keep: Tensor | None = None) -> Tensor:
@@ -212,18 +199,9 @@ class PublishedDenoiser(nn.Module):
 
     places: Tensor
 
-    def __init__(
-        self,
-        dims: int,
-        frames: int,
-        nearest: Sequence[int],
-        code: int,
-        width: int,
-        layers: int,
-        heads: int,
-        dropout: float,
-    ) -> None:
+    def __init__(self, config: SkelDiffusionConfig, dims: int, nearest: Sequence[int]) -> None:
         super().__init__()
+        c, code, width = config, config.code, config.width
         self.classes = len(nearest)
         self.width, self.spare = width, width - code - self.classes
         if self.spare < 0:
@@ -234,12 +212,12 @@ class PublishedDenoiser(nn.Module):
         self.into = nn.Linear(dims, width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.layers = nn.ModuleList(
-            nn.TransformerDecoderLayer(width, heads, 1024, dropout, "gelu", batch_first=True)
-            for _ in range(layers)
+            nn.TransformerDecoderLayer(width, c.heads, 1024, c.dropout, "gelu", batch_first=True)
+            for _ in range(c.layers)
         )
         self.out = nn.Linear(width, dims)
         self.classifier = nn.Sequential(nn.Linear(dims, width), nn.Linear(width, self.classes))
-        self.register_buffer("places", sinusoids(torch.arange(frames + 1), width), persistent=False)
+        self.register_buffer("places", sinusoids(torch.arange(c.frames + 1), width), persistent=False)
 
     def forward(self, x_BTD: Tensor, told: Conditions, keep: Tensor | None = None) -> Tensor:
         """As `Denoiser.forward`; `keep` leaves the token of the conditions alone."""

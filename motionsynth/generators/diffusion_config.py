@@ -39,7 +39,8 @@ class SkelDiffusionConfig:
             has to be content with codes between those of real clips.
         drop_all, drop_code: Shares of the training clips whose class and code, or whose code alone, is not told.
         times: Times of the noise schedule.
-        steps: Network evaluations for a clip (its half with guidance not counted).
+        steps: Network evaluations for a clip made from noise; "edit" takes its share of them. With guidance each is
+            one of twice as many clips.
         solver: One of `diffusion.SOLVERS`.
         guidance: Weight of what conditions change (classifier-free guidance, Ho & Salimans 2022); 1 turns it off.
         sources: What clips are made from, by weight; a clip of a class starts from
@@ -91,6 +92,10 @@ class SkelDiffusionConfig:
             raise InputError(
                 f"skel_diffusion width is {self.width} for {self.heads} heads; it must be a multiple of "
                 f"{2 * self.heads}."
+            )
+        if self.as_published and self.code % (even := math.lcm(2, self.heads)):
+            raise InputError(
+                f"skel_diffusion_published code is {self.code} for {self.heads} heads; it must be a multiple of {even}."
             )
         if self.steps > self.times:
             raise InputError(

@@ -28,7 +28,7 @@ from motionsynth.generators.base import (
     request_rng,
     rigid_resample,
 )
-from motionsynth.generators.denoiser import CodeEncoder, Conditions, Denoiser, PublishedDenoiser, unit
+from motionsynth.generators.denoiser import CodeEncoder, Conditions, Denoiser, PublishedDenoiser
 from motionsynth.generators.diffusion import add_noise, cosine_schedule, solve, walk
 from motionsynth.generators.diffusion_config import TERMS, PublishedSkelDiffusionConfig, SkelDiffusionConfig
 from motionsynth.generators.transfer import AnchorStyles, Body, fill_absent
@@ -52,11 +52,8 @@ class SkelDiffusion(Generator):
         c = config
         self.representation = Representation(context.skeleton, context.num_persons, context.rest, c.parts)
         d = self.representation.dims
-        self.encoder = CodeEncoder(
-            d, c.frames, c.code, c.width, c.encoder_layers, c.heads, c.dropout, c.as_published
-        )
-        kind = PublishedDenoiser if c.as_published else Denoiser
-        self.denoiser = kind(d, c.frames, context.nearest, c.code, c.width, c.layers, c.heads, c.dropout)
+        self.encoder = CodeEncoder(c, d)
+        self.denoiser = (PublishedDenoiser if c.as_published else Denoiser)(c, d, context.nearest)
         self.register_buffer("alpha_bar", cosine_schedule(c.times), persistent=False)
         # A style is a code and the whole clip.
         self.anchors = AnchorStyles(context, c.code + c.frames * d)
@@ -140,7 +137,8 @@ class SkelDiffusion(Generator):
         drawn = [self._draw(r, kind, rng) for r, kind, rng in zip(requests, kinds, rngs, strict=True)]
         at, one, other = torch.tensor([d[0] for d in drawn], device=device).T
         style = anchors.style(at, one, other, torch.tensor([d[1] for d in drawn], device=device).float())
-        code, clip = unit(style[:, : c.code]), style[:, c.code :].unflatten(1, (c.frames, -1))
+        code = self.encoder.settled(style[:, : c.code])
+        clip = style[:, c.code :].unflatten(1, (c.frames, -1))
         shapes = [anchors.shapes[d[0][0]] for d in drawn]
         y = torch.tensor([r.label for r in requests], device=device)
         seconds = torch.tensor([t / self.context.fps for t, _ in shapes], device=device)
