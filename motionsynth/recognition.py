@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from motionsynth.augment import AugmentConfig, augment, whole
-from motionsynth.errors import InputError
+from motionsynth.errors import InputError, check_ranges
 from motionsynth.motion import MotionSet, canonical, mirrored_labels, repair_jumps, resample
 from motionsynth.recognisers import Recogniser, RecogniserInfo, build_recogniser
 
@@ -85,9 +85,7 @@ class RecogniserTraining:
                 f"real_only_tail is {self.real_only_tail} and average is {self.average}; each must be at least 0 and "
                 "below 1."
             )
-        for name, low, high in (("synthetic_weight", 0, 10), ("synthetic_decay", 0, 1), ("mixup", 0, 10)):
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"{name} is {getattr(self, name)}; it must lie between {low} and {high}.")
+        check_ranges("", self, synthetic_weight=(0, 10), synthetic_decay=(0, 1), mixup=(0, 10))
         for name, allowed in (("precision", PRECISIONS), ("optimiser", OPTIMISERS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}.")

@@ -9,6 +9,7 @@ two-stage training; FreezeD and the low learning rate as in `Generator.parameter
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ import torch.distributed as dist
 from torch import nn
 
 from motionsynth.augment import sample_times
-from motionsynth.errors import InputError
+from motionsynth.errors import InputError, check_ranges
 from motionsynth.generators.base import Batch, Context, Generator
 from motionsynth.losses import weighted_sum
 from motionsynth.motion import MotionSet, mirrored_labels
@@ -62,17 +63,12 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"Training precision is '{self.precision}'; allowed: {', '.join(PRECISIONS)}.")
-        for name, low in (("steps", 1), ("rare_steps", 0), ("batch", 2), ("report_every", 1)):
-            if getattr(self, name) < low:
-                raise InputError(f"Training {name} is {getattr(self, name)}; it must be at least {low}.")
-        for name, low, high in (
-            ("learning_rate", 0, 1), ("critic_learning_rate", 0, 1), ("rare_rate", 0, 10), ("replay", 0, 1),
-            ("crop", 0.1, 1), ("scale", 0, 0.9), ("average", 0, 1),
-        ):  # fmt: skip
-            if not low <= getattr(self, name) <= high:
-                raise InputError(
-                    f"Training {name} is {getattr(self, name)}; it must lie between {low:g} and {high:g}."
-                )
+        check_ranges(
+            "Training", self,
+            steps=(1, math.inf), rare_steps=(0, math.inf), batch=(2, math.inf), report_every=(1, math.inf),
+            learning_rate=(0, 1), critic_learning_rate=(0, 1), rare_rate=(0, 10), replay=(0, 1), crop=(0.1, 1),
+            scale=(0, 0.9), average=(0, 1),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from motionsynth.errors import InputError
+from motionsynth.errors import InputError, check_ranges
 from motionsynth.generators.diffusion import SOLVERS
 from motionsynth.losses import check_weights
 from motionsynth.representation import PARTS
@@ -80,14 +80,13 @@ class SkelDiffusionConfig:
     loss_weights: Mapping[str, float] = field(default_factory=default_weights)
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("frames", 8), ("width", 8), ("layers", 1), ("heads", 1), ("encoder_layers", 1), ("code", 1),
-            ("times", 2), ("steps", 1),
-        ):  # fmt: skip
-            if getattr(self, name) < low:
-                raise InputError(
-                    f"skel_diffusion {name} is {getattr(self, name)}; it must be at least {low}."
-                )
+        some = (1, math.inf)
+        check_ranges(
+            "skel_diffusion", self,
+            frames=(8, math.inf), width=(8, math.inf), layers=some, heads=some, encoder_layers=some, code=some,
+            times=(2, math.inf), steps=some, dropout=(0, 0.9), code_noise=(0, 10), drop_all=(0, 1), drop_code=(0, 1),
+            guidance=(0, 20), sampling_dropout=(0, 0.9), dropout_until=(0, 1),
+        )  # fmt: skip
         if self.width % (2 * self.heads):
             raise InputError(
                 f"skel_diffusion width is {self.width} for {self.heads} heads; it must be a multiple of "
@@ -101,14 +100,6 @@ class SkelDiffusionConfig:
             raise InputError(
                 f"skel_diffusion steps is {self.steps}; the schedule has {self.times} times: take fewer."
             )
-        for name, high in (
-            ("dropout", 0.9), ("code_noise", 10), ("drop_all", 1), ("drop_code", 1), ("guidance", 20),
-            ("sampling_dropout", 0.9), ("dropout_until", 1),
-        ):  # fmt: skip
-            if not 0 <= getattr(self, name) <= high:
-                raise InputError(
-                    f"skel_diffusion {name} is {getattr(self, name)}; it must lie between 0 and {high}."
-                )
         if self.drop_all + self.drop_code > 1:
             raise InputError(
                 f"skel_diffusion drop_all and drop_code add up to {self.drop_all + self.drop_code:g}; at most 1."

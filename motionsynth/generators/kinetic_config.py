@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from motionsynth.errors import InputError
+from motionsynth.errors import InputError, check_ranges
 from motionsynth.losses import check_weights
 
 TERMS = ("adversarial", "penalty")
@@ -63,16 +63,14 @@ class KineticGANConfig:
     def __post_init__(self) -> None:
         if self.frames < 16 or self.frames % 16:
             raise InputError(f"kinetic_gan frames is {self.frames}; it must be a multiple of 16.")
-        for name in (
-            "latent", "width", "tail", "critic_width", "critic_top", "critic_stride", "depth", "penalty_every",
-            "generator_every",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise InputError(f"kinetic_gan {name} is {getattr(self, name)}; it must be at least 1.")
+        some = (1, float("inf"))
+        check_ranges(
+            "kinetic_gan", self,
+            latent=some, width=some, tail=some, critic_width=some, critic_top=some, critic_stride=some, depth=some,
+            penalty_every=some, generator_every=some, truncation=(0, 1),
+        )  # fmt: skip
         if self.critic_stride not in (1, 2, 4):
             raise InputError(f"kinetic_gan critic_stride is {self.critic_stride}; allowed: 1, 2, 4.")
-        if not 0 <= self.truncation <= 1:
-            raise InputError(f"kinetic_gan truncation is {self.truncation}; it must lie between 0 and 1.")
         if self.penalty not in PENALTIES:
             raise InputError(f"kinetic_gan penalty is '{self.penalty}'; allowed: {', '.join(PENALTIES)}.")
         check_weights(self.loss_weights, TERMS)

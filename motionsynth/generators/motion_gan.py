@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from motionsynth.augment import whole
-from motionsynth.errors import InputError
+from motionsynth.errors import InputError, check_ranges
 from motionsynth.generators.base import (
     Batch,
     Context,
@@ -95,11 +95,10 @@ class MotionGANConfig:
             raise InputError(f"motion_gan frames is {self.frames}; it must be a multiple of 8, at least 16.")
         if self.width % 32 or self.width < 64:
             raise InputError(f"motion_gan width is {self.width}; it must be a multiple of 32, at least 64.")
-        for name in ("noise", "action", "style", "critic_width"):
-            if getattr(self, name) < 1:
-                raise InputError(f"motion_gan {name} is {getattr(self, name)}; it must be at least 1.")
-        if not 0 <= self.truncation <= 2:
-            raise InputError(f"motion_gan truncation is {self.truncation}; it must lie between 0 and 2.")
+        some = (1, math.inf)
+        check_ranges(
+            "motion_gan", self, noise=some, action=some, style=some, critic_width=some, truncation=(0, 2)
+        )  # fmt: skip
         if self.style_prior not in STYLE_PRIORS:
             raise InputError(
                 f"motion_gan style_prior is '{self.style_prior}'; allowed: {', '.join(STYLE_PRIORS)}."
