@@ -143,7 +143,7 @@ def kinetic_gan_apart() -> Recipe:
 
 
 def skel_diffusion() -> Recipe:
-    """Diffusion on features of 32 frames: some 20 minutes a bed on one core."""
+    """Diffusion on features of 32 frames; what a step costs: `python -m benchmarks.train --bf16`."""
     return replace(
         motion_gan(),
         generator="skel_diffusion",
