@@ -107,6 +107,13 @@ def kinetic_gan() -> Recipe:
     )
 
 
+def _plain(**settings: Any) -> TrainingConfig:
+    """How published systems train: one stage, clips as they are, the last weights."""
+    return TrainingConfig(
+        rare_steps=0, crop=1.0, scale=0.0, mirror=False, average=0.0, precision="bfloat16", **settings
+    )
+
+
 def kinetic_gan_published() -> Recipe:
     """Kinetic-GAN as its code has it (Degardin et al. 2022): Adam 2e-4, five critic steps, no weight average.
 
@@ -117,18 +124,8 @@ def kinetic_gan_published() -> Recipe:
         kinetic_gan(),
         generator="kinetic_gan_published",
         generator_config=build_config("kinetic_gan_published", {}),
-        training=TrainingConfig(
-            steps=3600,
-            rare_steps=0,
-            batch=32,
-            learning_rate=2e-4,
-            critic_learning_rate=2e-4,
-            crop=1.0,
-            scale=0.0,
-            mirror=False,
-            average=0.0,
-            precision="bfloat16",
-            report_every=100,
+        training=_plain(
+            steps=3600, batch=32, learning_rate=2e-4, critic_learning_rate=2e-4, report_every=100
         ),
     )
 
@@ -162,18 +159,7 @@ def skel_diffusion_published() -> Recipe:
         skel_diffusion(),
         generator="skel_diffusion_published",
         generator_config=build_config("skel_diffusion_published", {}),
-        training=TrainingConfig(
-            steps=900,
-            rare_steps=0,
-            batch=128,
-            learning_rate=1e-4,
-            crop=1.0,
-            scale=0.0,
-            mirror=False,
-            average=0.0,
-            precision="bfloat16",
-            report_every=50,
-        ),
+        training=_plain(steps=900, batch=128, learning_rate=1e-4, report_every=50),
     )
 
 

@@ -59,7 +59,7 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
 
 
 def plain_attention(x: Tensor) -> AbstractContextManager[object]:
-    """On CPUs, attention as matrix products: the fused kernel's way back was far slower at so few frames (torch 2.13)."""
+    """On CPUs, attention as matrix products: the fused kernel's way back is far slower at so few frames."""
     return sdpa_kernel(SDPBackend.MATH) if x.device.type == "cpu" else nullcontext()
 
 
