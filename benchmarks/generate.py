@@ -38,7 +38,8 @@ from motionsynth.generators.base import Generator
 from motionsynth.motion import MotionSet
 from motionsynth.recipes import motion_gan
 from motionsynth.training import Sampler, TrainingConfig
-from rayjobs.generate import generate, header_of, request_for
+from rayjobs.generate import Wanted, generate, request_for
+from rayjobs.shard_pool import header_of
 from storage import Storage
 from storage.checkpoints import load_checkpoint, save_checkpoint
 from storage.dataset import write_shard
@@ -228,7 +229,7 @@ def bare(storage: Storage, prefix: str, request: GenerationRequest, actors: int)
 
 def job(storage: Storage, prefix: str, request: GenerationRequest, actors: int) -> None:
     """What `python -m rayjobs.generate` does."""
-    generate(storage, prefix, request, connect=partial(connect, "local"), actors=actors)
+    generate(storage, [Wanted(prefix, request)], connect=partial(connect, "local"), actors=actors)
 
 
 Way = Callable[[Storage, str, GenerationRequest], None]

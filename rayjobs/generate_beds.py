@@ -15,7 +15,7 @@ from cluster.connect import Connection
 from motionsynth.errors import InputError
 from motionsynth.recipes import Recipe
 from rayjobs import experiment
-from rayjobs.generate import generate, request_for
+from rayjobs.generate import Wanted, generate, request_for
 from rayjobs.train import finished_checkpoint
 from storage import Storage
 from storage.dataset import read_dataset
@@ -41,7 +41,7 @@ def generate_beds(
         JobError: shards failed; the others are done.
     """
     began = time.monotonic()
-    beds = []
+    beds, wanted = [], []
     for one, spec in [(r, spec) for r in recipe.each for spec in r.beds]:
         prefix = experiment.bed_prefix(run, dataset, spec, one.generator)
         info = finished_checkpoint(storage, prefix)
@@ -52,24 +52,21 @@ def generate_beds(
             )
         bed = experiment.load_bed(storage, dataset, spec)
         shown = set(bed.train.labels.tolist())  # nobody can make clips of a class that no training clip shows
-        wanted = [c for c in bed.rare or range(bed.train.num_classes) if c in shown]
+        classes = [c for c in bed.rare or range(bed.train.num_classes) if c in shown]
         request = request_for(
-            storage, info.prefix, dict.fromkeys(wanted, recipe.synthetic_per_class), seed=spec.seed,
+            storage, info.prefix, dict.fromkeys(classes, recipe.synthetic_per_class), seed=spec.seed,
             shard_size=SHARD_SIZE,
         )  # fmt: skip
-        made = generate(
-            storage,
-            experiment.synthetic_prefix(run, dataset, spec, one.generator),
-            request,
-            connect=connect,
-            actors=actors,
-            gpus_per_actor=gpus_per_actor,
-        )
+        wanted.append(Wanted(experiment.synthetic_prefix(run, dataset, spec, one.generator), request))
+        beds.append((one.generator, spec, prefix, bed.train))
+    made = generate(storage, wanted, connect=connect, actors=actors, gpus_per_actor=gpus_per_actor)
+    results = []
+    for (generator, spec, prefix, train), result in zip(beds, made, strict=True):
         picture = f"{prefix}/preview"
-        if made["shards_made"] or not storage.exists(f"{picture}.png"):
-            _preview(storage, picture, bed.train, read_dataset(storage, f"{prefix}/synthetic")[0])
-        beds.append({"bed": spec.key, "generator": one.generator, "preview": f"{picture}.png", **made})
-    return {"beds": beds, "seconds": round(time.monotonic() - began, 2)}
+        if result["shards_made"] or not storage.exists(f"{picture}.png"):
+            _preview(storage, picture, train, read_dataset(storage, result["prefix"])[0])
+        results.append({"bed": spec.key, "generator": generator, "preview": f"{picture}.png", **result})
+    return {"beds": results, "seconds": round(time.monotonic() - began, 2)}
 
 
 def _preview(storage: Storage, key: str, real: Any, synthetic: Any) -> None:

@@ -22,8 +22,9 @@ from motionsynth.refine import RefineConfig
 from motionsynth.splits import Split
 from rayjobs import compose, experiment, pipeline, prepare, score
 from rayjobs import train as train_job
-from rayjobs.generate import ShardWriter, header_of, request_for
+from rayjobs.generate import request_for
 from rayjobs.refine import refine_bed
+from rayjobs.shard_pool import ShardWriter, header_of
 from rayjobs.sources import open_source
 from storage import ConflictError, Storage
 from storage.checkpoints import load_checkpoint, read_config, save_checkpoint
@@ -54,7 +55,7 @@ def make_clips(storage: Storage, recipe: Recipe, spec: BedSpec) -> str:
     request = request_for(storage, info.prefix, dict.fromkeys(range(3), 4), shard_size=12)
     header = header_of(read_config(storage, info.prefix))
     (shard,) = plan(request)
-    record = ShardWriter(storage, f"{prefix}/synthetic", header, None, False).write(shard)
+    record = ShardWriter(storage, None, False).write(f"{prefix}/synthetic", shard)
     write_manifest(
         storage, f"{prefix}/synthetic",
         Manifest(kind="generated", header=header, shards=(record,), request=request.to_dict()),

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -22,13 +22,15 @@ from motionsynth.errors import InputError
 from motionsynth.generators import GENERATORS
 from motionsynth.motion import Motion, MotionSet
 from rayjobs import generate as job
+from rayjobs import shard_pool
 from rayjobs.cli import JobError
-from rayjobs.generate import generate, parse_counts, request_for
+from rayjobs.generate import Wanted, parse_counts, request_for
+from rayjobs.shard_pool import Grade
 from storage import ConflictError, Storage
 from storage.checkpoints import save_checkpoint
 from storage.dataset import read_dataset, verify
 from storage.manifest import read_manifest
-from storage.shards import GenerationRequest
+from storage.shards import GenerationRequest, plan
 from tests.tiny_generators import small_generator
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +54,21 @@ def wanted(storage: Storage, seed: int = 7, per_class: int = 16) -> GenerationRe
     return request_for(
         storage, CHECKPOINT, dict.fromkeys(range(3), per_class), seed=seed, shard_size=8, batch=4
     )
+
+
+def generate(
+    storage: Storage,
+    prefix: str,
+    request: GenerationRequest,
+    *,
+    connect: Callable[[], Connection],
+    actors: int | None = None,
+    grade: Grade | None = None,
+) -> dict[str, Any]:
+    """One set."""
+    wish = [Wanted(prefix, request)]
+    (result,) = job.generate(storage, wish, connect=connect, actors=actors, grade=grade)
+    return result
 
 
 def join() -> Connection:
@@ -108,7 +125,7 @@ def test_clips_are_what_was_asked_for_and_a_lost_shard_comes_back_equal(
 DRIVER = """
 import os, sys, time
 from pathlib import Path
-from rayjobs.generate import generate, read_request
+from rayjobs.generate import Wanted, generate, read_request
 from cluster.connect import connect
 from storage import Storage
 
@@ -120,7 +137,7 @@ def slow(motions):
     return motions
 
 storage = Storage(uri)
-generate(storage, prefix, read_request(storage, "wish"), actors=2, grade=slow,
+generate(storage, [Wanted(prefix, read_request(storage, "wish"))], actors=2, grade=slow,
          connect=lambda: connect("local", env_vars=storage.worker_env()))
 """
 
@@ -220,13 +237,35 @@ def test_failed_shards_are_listed_and_the_rest_is_kept(saved: Storage, ray_local
     assert generate(saved, "g", request, connect=join)["shards_made"] == 2
 
 
+def test_sets_share_a_pool_and_a_failure_in_one_leaves_the_other_whole(
+    saved: Storage, ray_local: None
+) -> None:
+    calm, cursed = wanted(saved, seed=1, per_class=8), wanted(saved, seed=2, per_class=8)
+    bad_seeds = {r.seed for s in plan(cursed) for r in s.samples() if r.label == 1}
+
+    def picky(motions: list[Motion]) -> list[Motion]:
+        if any(m.seed in bad_seeds for m in motions):
+            raise ValueError("cursed")
+        return motions
+
+    wish = [Wanted("a", calm), Wanted("b", cursed)]
+    with pytest.raises(JobError, match=r"1 of 6 shards failed[^!]*\n  b/shards/.*cursed"):
+        job.generate(saved, wish, connect=join, grade=picky)
+    assert read_manifest(saved, "a").rows == 24 and not saved.exists("b/manifest.json")
+    first, second = job.generate(saved, wish, connect=join)
+    assert (first["shards_made"], second["shards_made"]) == (0, 1)
+    alone = generate(saved, "c", cursed, connect=join)
+    assert [(r["clips"], r["manifest"]) for r in (second, alone)] == [(24, second["manifest"])] * 2
+    assert first["manifest"] != second["manifest"]
+
+
 def test_what_kills_every_actor_ends_the_job(
     saved: Storage, ray_local: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def deadly(motions: list[Motion]) -> list[Motion]:
         os._exit(9)
 
-    monkeypatch.setattr(job, "MAX_RETRIES", 1)
+    monkeypatch.setattr(shard_pool, "MAX_RETRIES", 1)
     with pytest.raises(JobError, match="a worker was lost 2 times"):
         generate(saved, "g", wanted(saved), connect=join, actors=1, grade=deadly)
     assert saved.list("g/shards") == []
