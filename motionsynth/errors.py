@@ -18,6 +18,6 @@ def check_ranges(what: str, config: object, **ranges: tuple[float, float]) -> No
     """
     for name, (low, high) in ranges.items():
         value = getattr(config, name)
-        if not low <= value <= high:
+        if not isinstance(value, (int, float)) or not low <= value <= high:
             allowed = f"be at least {low:g}" if high == float("inf") else f"lie between {low:g} and {high:g}"
             raise InputError(f"{f'{what} {name}'.strip()} is {value}; it must {allowed}.")

@@ -3,8 +3,8 @@
 Keys in storage:
     runs/RUN/DATASET/BED/GENERATOR/{checkpoints,synthetic,tensorboard}      one per draw
     runs/RUN/DATASET/BED/GENERATOR/synthetic-refined                      the same clips, graded
-    runs/RUN/DATASET/scores/ID.json                                       one per trained recogniser
-    runs/RUN/DATASET/score-SPLIT.{json,parquet}                           the table
+    runs/RUN/DATASET/score-SPLIT-RECOGNISERS.{json,parquet}               the table
+    scores/DATASET/ID.json                                                one per trained recogniser, whichever run's
 """
 
 from __future__ import annotations
@@ -110,6 +110,11 @@ def is_hybrid(storage: Storage, dataset: str) -> bool:
 def run_prefix(run: str, dataset: str) -> str:
     """Where a run's results on a dataset lie."""
     return f"runs/{cli.check_name('run', run)}/{cli.check_name('dataset', dataset)}"
+
+
+def scores_prefix(dataset: str) -> str:
+    """Where the records of the recognisers trained on a dataset lie, those of every run."""
+    return f"scores/{cli.check_name('dataset', dataset)}"
 
 
 def bed_prefix(run: str, dataset: str, bed: BedSpec, generator: str) -> str:

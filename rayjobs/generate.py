@@ -23,6 +23,7 @@ from typing import Any
 
 from cluster.connect import Connection
 from motionsynth.errors import InputError
+from motionsynth.generators import config_of
 from rayjobs import cli, experiment
 from rayjobs.shard_pool import Grade, Pool, Shard, check_unchanged, header_of, make_shards
 from storage import ConflictError, MissingError, Storage
@@ -54,6 +55,9 @@ class Options(experiment.Options):
         checkpoint: Prefix of one checkpoint in storage; the clips then lie under runs/RUN/synthetic.
         per_class: Clips for every class (with --dataset: for every rare class; default: the recipe's).
         counts: Clips for single classes as LABEL=NUMBER, in place of --per-class; with --checkpoint.
+        trained: Run whose checkpoints are sampled (default: --run, where the clips will lie); with --dataset.
+        sampling: Settings of the generator that sampling alone reads, as FIELD=VALUE (such as guidance=2), to sample a
+            trained generator in another way than its recipe does: under a --run of its own, with --trained.
         shard_size: Clips per Parquet file; with --checkpoint.
         batch: Clips that the model makes at once; part of the request, since it can change the last bits.
         actors: Processes (default: one per core, or one per GPU).
@@ -64,6 +68,8 @@ class Options(experiment.Options):
     checkpoint: str = ""
     per_class: int = 0
     counts: tuple[str, ...] = ()
+    trained: str = ""
+    sampling: tuple[str, ...] = ()
     shard_size: int = 256
     batch: int = 64
     actors: int | None = None
@@ -94,6 +100,7 @@ def verb(options: Options) -> dict[str, Any]:
         seed=options.seed,
         shard_size=options.shard_size,
         batch=options.batch,
+        sampling=parse_sampling(options.sampling),
     )
     began = time.monotonic()
     (result,) = generate(
@@ -122,6 +129,8 @@ def _all_draws(options: Options, storage: Storage) -> dict[str, Any]:
         partial(options.connect, storage),
         actors=options.actors,
         gpus_per_actor=options.gpus_per_actor,
+        trained=options.trained or options.run,
+        sampling=parse_sampling(options.sampling),
     )
     report_beds(result)
     return result
@@ -154,6 +163,24 @@ def parse_counts(given: Sequence[str], per_class: int, num_classes: int) -> dict
     return counts
 
 
+def parse_sampling(given: Sequence[str]) -> dict[str, Any]:
+    """`["guidance=2", "solver=ddim", 'sources={"label": 1}']` -> values by field; JSON where it is JSON, else text.
+
+    Raises:
+        InputError: an entry is not FIELD=VALUE, or a field comes twice.
+    """
+    out: dict[str, Any] = {}
+    for entry in given:
+        name, sign, value = entry.partition("=")
+        if not (name and sign and value) or name in out:
+            raise InputError(f"--sampling has '{entry}'; it must be FIELD=VALUE, each field once.")
+        try:
+            out[name] = json.loads(value)
+        except ValueError:
+            out[name] = value
+    return out
+
+
 def request_for(
     storage: Storage,
     checkpoint: str,
@@ -162,6 +189,7 @@ def request_for(
     seed: int = 0,
     shard_size: int = 256,
     batch: int = 64,
+    sampling: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> GenerationRequest:
     """The request for clips of a checkpoint, with everything that decides their bytes.
@@ -172,6 +200,7 @@ def request_for(
         counts: Clips per label.
         seed, shard_size: See `GenerationRequest`.
         batch: Clips that the model makes at once (matrix products round differently at other sizes).
+        sampling: Settings of the generator that sampling alone reads; see `config_of`.
         extra: Further JSON that changes the samples, such as the thresholds of `Grade`.
 
     Raises:
@@ -179,14 +208,16 @@ def request_for(
     """
     if batch < 1:
         raise InputError(f"The batch size is {batch}; it must be at least 1.")
+    config = read_config(storage, checkpoint)
+    config_of(config, sampling or {})
     return GenerationRequest(
         checkpoint=checkpoint,
         checkpoint_digest=checkpoint_digest(storage, checkpoint),
         counts=dict(counts),
         seed=seed,
         shard_size=shard_size,
-        dataset=header_of(read_config(storage, checkpoint)).dataset,
-        extra={"batch": batch, **(extra or {})},
+        dataset=header_of(config).dataset,
+        extra={"batch": batch, **({"sampling": dict(sampling)} if sampling else {}), **(extra or {})},
     )
 
 

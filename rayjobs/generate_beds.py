@@ -33,8 +33,17 @@ def generate_beds(
     *,
     actors: int | None = None,
     gpus_per_actor: float = 0.0,
+    trained: str = "",
+    sampling: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Generate for every bed that is not done, with every generator of the recipe and those it is compared with.
+
+    Args:
+        storage, dataset, run, recipe: What, and where the clips are to lie.
+        connect: Called only if there is work to do.
+        actors, gpus_per_actor: See `generate`.
+        trained: Run whose checkpoints are sampled (default: `run`).
+        sampling: See `request_for`.
 
     Raises:
         InputError: a bed has no finished checkpoint.
@@ -44,7 +53,9 @@ def generate_beds(
     beds, wanted = [], []
     for one, spec in [(r, spec) for r in recipe.each for spec in r.beds]:
         prefix = experiment.bed_prefix(run, dataset, spec, one.generator)
-        info = finished_checkpoint(storage, prefix)
+        info = finished_checkpoint(
+            storage, experiment.bed_prefix(trained or run, dataset, spec, one.generator)
+        )
         if info is None:
             raise InputError(
                 f"There is no finished training of {one.generator} for {spec.key}; run `python -m rayjobs.train` with "
@@ -55,7 +66,7 @@ def generate_beds(
         classes = [c for c in bed.rare or range(bed.train.num_classes) if c in shown]
         request = request_for(
             storage, info.prefix, dict.fromkeys(classes, recipe.synthetic_per_class), seed=spec.seed,
-            shard_size=SHARD_SIZE,
+            shard_size=SHARD_SIZE, sampling=sampling,
         )  # fmt: skip
         wanted.append(Wanted(experiment.synthetic_prefix(run, dataset, spec, one.generator), request))
         beds.append((one.generator, spec, prefix, bed.train))

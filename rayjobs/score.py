@@ -4,18 +4,16 @@
     python -m rayjobs.score --dataset nucla --recipe motion_gan --storage out --run first --split test
 
 `--split test` reads the test half; every such reading is counted in storage and shown. One record per trained
-recogniser is stored under a hash of all that decides it, so a re-run computes only what is missing.
+recogniser is stored under a hash of all that decides it, so a re-run computes only what is missing, and runs share what
+they have in common, such as the real arms.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import math
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ from typing import Any
 from cluster.connect import Connection, cores, plan_resources
 from motionsynth.beds import Bed, BedSpec
 from motionsynth.errors import InputError
-from motionsynth.hybrid import PUBLISHED_NOTE
 from motionsynth.plans import score_plan
 from motionsynth.protocol import (
     HYBRID,
@@ -36,16 +33,13 @@ from motionsynth.protocol import (
     arms_of,
     bed_digest,
     for_bed,
-    format_table,
-    paired_difference,
     record_id,
-    summarise,
 )  # fmt: skip
-from motionsynth.quality import format_quality
 from motionsynth.recipes import Recipe
 from motionsynth.recognition import RecogniserTraining
 from rayjobs import cli, experiment
 from rayjobs.progress import Progress
+from rayjobs.score_tables import report, tables, write
 from storage import MissingError, Storage
 from storage.manifest import read_manifest
 from storage.revision import git_revision
@@ -238,7 +232,7 @@ def score(
         JobError: some recognisers failed; the others' records are kept.
     """
     began = time.monotonic()
-    prefix = f"{experiment.run_prefix(run, dataset)}/scores"
+    prefix = experiment.scores_prefix(dataset)
     tasks = plan_tasks(storage, dataset, run, recipe, only, refined)
     have = {Path(o.key).stem for o in storage.list(prefix)}
     todo = list({t.id: t for t, _ in tasks if t.id not in have}.values())
@@ -261,73 +255,12 @@ def score(
         "test_readings": readings,
         "trained": len(todo),
         "class_names": list(tasks[0][1].train.class_names),
-        **_tables(records, recipe),
+        **tables(records, recipe),
         "quality": quality,
         "seconds": round(time.monotonic() - began, 2),
     }
-    _write(storage, dataset, run, recipe, result, records)
+    write(storage, dataset, run, recipe, result, records, part=bool(only))
     return result
-
-
-def _tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
-    """The arms table of each recogniser, per-class recalls, and train-on-synthetic ratios."""
-    text, arms, recalls, tstr, against = [], [], [], [], []
-    for name in dict.fromkeys(r.recogniser for r in records):
-        mine = [r for r in records if r.recogniser == name]
-        whole = [r for r in mine if not r.rare]
-        # With nothing scarce the two are one table.
-        tables = {recipe.bed.scarcity: [r for r in mine if r.rare], "full": whole}
-        scarce = tables[recipe.bed.scarcity]
-        for beds, own in tables.items():
-            if own:
-                summaries = summarise(own)
-                arms += [{"beds": beds} | asdict(s) for s in summaries]
-                title = "all clips: recall of every class" if beds == "full" else "rare classes"
-                text.append(f"recogniser {name}, {title}\n{format_table(summaries)}")
-        shown = dict.fromkeys(r.arm for r in scarce)
-        for arm in (a for a in shown if a not in (*REAL_ARMS, *RIVAL_ARMS)):
-            unrefined = [arm.removeprefix(REFINED)] if arm.startswith(REFINED) else []
-            for rival in (a for a in (*RIVAL_ARMS, *unrefined) if a in shown):
-                d = paired_difference(scarce, arm, rival)
-                against.append({"recogniser": name, "arm": arm, "rival": rival, **asdict(d)})
-                text.append(
-                    f"{arm} - {rival}: {d.mean:+.1f} [{d.lo:+.1f}, {d.hi:+.1f}] points of rare recall, paired"
-                )
-        recalls += [
-            {
-                "recogniser": name,
-                "arm": arm,
-                "rare_recalls": _rare_recalls([r for r in scarce if r.arm == arm]),
-            }
-            for arm in dict.fromkeys(r.arm for r in scarce)
-        ]
-        real = [r.macro for r in whole if r.arm == "strong"]
-        for arm in dict.fromkeys(r.arm for r in whole if r.arm.startswith("tstr:")):
-            fake = [r.macro for r in whole if r.arm == arm]
-            on_fake, on_real = sum(fake) / len(fake), sum(real) / len(real)
-            ratio = on_fake / on_real if on_real else math.nan
-            tstr.append({"recogniser": name, "arm": arm, "tstr": on_fake, "trtr": on_real, "ratio": ratio})
-            text.append(
-                f"{arm}: macro {100 * on_fake:.1f} % trained on synthetic clips alone, "
-                f"{100 * on_real:.1f} % on real ones: {ratio:.3f}"
-            )
-    return {
-        "arms": arms,
-        "against_rivals": against,
-        "rare_recalls": recalls,
-        "tstr": tstr,
-        "text": "\n\n".join(text),
-    }
-
-
-def _rare_recalls(records: Sequence[ScoreRecord]) -> dict[int, float]:
-    """Mean recall of each class over the draws in which it is rare."""
-    seen: dict[int, list[float]] = {}
-    for r in records:
-        for c in r.rare:
-            if not math.isnan(r.recalls[c]):
-                seen.setdefault(c, []).append(r.recalls[c])
-    return {c: sum(v) / len(v) for c, v in sorted(seen.items())}
 
 
 def _count_reading(storage: Storage, dataset: str, recipe: Recipe, reading: bool) -> int:
@@ -340,39 +273,6 @@ def _count_reading(storage: Storage, dataset: str, recipe: Recipe, reading: bool
         count += 1
         storage.write(key, json.dumps({"readings": count}).encode())
     return count
-
-
-def _write(
-    storage: Storage,
-    dataset: str,
-    run: str,
-    recipe: Recipe,
-    result: Mapping[str, Any],
-    records: Sequence[ScoreRecord],
-) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    base = f"{experiment.run_prefix(run, dataset)}/score-{recipe.bed.split}"
-    storage.write(f"{base}.json", json.dumps(cli.plain(result), indent=1).encode())
-    rows = [{k: v for k, v in r.to_dict().items() if k != "confusion"} for r in records]
-    for row, r in zip(rows, records, strict=True):
-        row["confusion"] = [list(c) for c in r.confusion]
-        row["recalls"], row["rare"] = list(r.recalls), list(r.rare)
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), sink, compression="zstd")
-    storage.write(f"{base}.parquet", sink.getvalue())
-    from tensorboardX import SummaryWriter
-
-    with tempfile.TemporaryDirectory() as folder:
-        with SummaryWriter(folder) as writer:
-            at = {bed: 100 * i for i, bed in enumerate(dict.fromkeys(r.bed for r in records))}
-            for r in records:
-                step = at[r.bed] + r.seed
-                writer.add_scalar(f"{r.recogniser}/{r.arm}/rare_recall", r.rare_recall, step)
-                writer.add_scalar(f"{r.recogniser}/{r.arm}/macro", r.macro, step)
-        for path in Path(folder).iterdir():
-            storage.write(f"{base}-tensorboard/events.out.tfevents.scores", path.read_bytes())
 
 
 class Scorer:
@@ -452,42 +352,6 @@ def _run_all(
     if failed:
         listed = "\n".join(f"  {f}" for f in sorted(set(failed)))
         raise cli.JobError(f"{len(failed)} of {len(todo)} recognisers failed; the others are kept:\n{listed}")
-
-
-def report(result: Mapping[str, Any]) -> None:
-    """The result for people."""
-    where = "held-out training people" if result["split"] == "validation" else "test half"
-    bed, protocols = result["bed"], result["protocols"]
-    pooled = f"{len(protocols)} protocols pooled ({', '.join(protocols)})"
-    print(
-        f"\n{result['dataset']}, {pooled if len(protocols) > 1 else protocols[0]}, {BedSpec(**bed).size}, "
-        f"{result['draws']} draw{'s' * (result['draws'] > 1)}; judged by the {where}"
-    )
-    if result["as_published"]:
-        print(PUBLISHED_NOTE)
-    print(f"\n{result['text']}")
-    names = result["class_names"]
-    wanted = {"strong", "ceiling"} | {
-        a["arm"] for a in result["arms"] if a["arm"] not in (*REAL_ARMS, *RIVAL_ARMS)
-    }
-    for name in dict.fromkeys(r["recogniser"] for r in result["rare_recalls"]):
-        rows = [r for r in result["rare_recalls"] if r["recogniser"] == name and r["arm"] in wanted]
-        if rows and rows[0]["rare_recalls"]:
-            print(
-                f"\nrecall (%) of each class while it is rare, {name}: " + ", ".join(r["arm"] for r in rows)
-            )
-        for c in rows[0]["rare_recalls"] if rows else ():
-            print(
-                f"  {names[c]:<34}"
-                + "  ".join(f"{100 * r['rare_recalls'].get(c, math.nan):5.1f}" for r in rows)
-            )
-    if result["quality"]:
-        print("\n" + format_quality(result["quality"]))
-    if result["split"] == "test":
-        print(
-            f"\nThe test half of '{result['dataset']}' was read {result['test_readings']} times in this storage."
-        )
-    print(f"trained {result['trained']} recognisers in {result['seconds']:.0f} s")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from motionsynth.skeleton import Skeleton
 from rayjobs.progress import Progress
 from storage import Storage
 from storage.checkpoints import checkpoint_digest, load_checkpoint, read_config
-from storage.header import Header
+from storage.header import Header, canonical_json
 from storage.manifest import ShardRecord
 from storage.shards import ShardSpec, key_of, write_shard
 
@@ -179,7 +179,7 @@ class ShardWriter:
         torch.set_num_threads(1)
         self.storage, self.grade = storage, grade
         self.device = torch.device("cuda" if gpu else "cpu")
-        self.loaded = ""
+        self.loaded = ("", "")
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
         at, prefix = int(batch["at"][0]), str(batch["prefix"][0])
@@ -217,11 +217,14 @@ class ShardWriter:
 
     def _load(self, spec: ShardSpec) -> None:
         """Generator and header of the shard's set: not in the constructor, where a failure is retried for ever."""
-        if self.loaded == spec.checkpoint_digest:
+        wanted = (spec.checkpoint_digest, canonical_json(spec.extra.get("sampling", {})))
+        if self.loaded == wanted:
             return
         from motionsynth.generators import load_generator
 
         check_unchanged(self.storage, spec.checkpoint, spec.checkpoint_digest)
         self.header = header_of(read_config(self.storage, spec.checkpoint))
-        self.generator: Any = load_generator(*load_checkpoint(self.storage, spec.checkpoint)).to(self.device)
-        self.loaded = spec.checkpoint_digest
+        self.generator: Any = load_generator(
+            *load_checkpoint(self.storage, spec.checkpoint), spec.extra.get("sampling")
+        ).to(self.device)
+        self.loaded = wanted

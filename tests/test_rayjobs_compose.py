@@ -262,9 +262,9 @@ def test_a_hybrid_dataset_is_scored_against_its_real_clips_and_says_how_it_was_m
         assert result["protocols"] == [protocol] and result["as_published"] is published
         hybrid = next(a for a in result["arms"] if a["arm"] == "hybrid")
         assert hybrid["runs"] == 1 and hybrid["difference"] is not None
-        stored = json.loads(made.read(f"runs/r/{name}/score-validation.json"))
+        stored = json.loads(made.read(f"runs/r/{name}/score-validation-tcn.json"))
         assert stored["as_published"] is published and stored["bed"] == asdict(recipe.bed)
-        records = [json.loads(made.read(o.key)) for o in made.list(f"runs/r/{name}/scores")]
+        records = [json.loads(made.read(o.key)) for o in made.list(f"scores/{name}")]
         assert {r["as_published"] for r in records if "arm" in r} == {published}
         # The pipeline goes straight to the table: a generator is not trained on what one made.
         again = pipeline.verb(given)

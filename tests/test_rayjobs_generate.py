@@ -24,7 +24,7 @@ from motionsynth.motion import Motion, MotionSet
 from rayjobs import generate as job
 from rayjobs import shard_pool
 from rayjobs.cli import JobError
-from rayjobs.generate import Wanted, parse_counts, request_for
+from rayjobs.generate import Wanted, parse_counts, parse_sampling, request_for
 from rayjobs.shard_pool import Grade
 from storage import ConflictError, Storage
 from storage.checkpoints import save_checkpoint
@@ -304,6 +304,49 @@ def test_wrong_counts_are_named(given: tuple[str, ...]) -> None:
 def test_counts_must_be_given_in_one_way(given: tuple[str, ...], per_class: int) -> None:
     with pytest.raises(InputError, match="either"):
         parse_counts(given, per_class, 3)
+
+
+@pytest.mark.parametrize("given", ["guidance", "=2", "guidance="])
+def test_wrong_sampling_is_named(given: str) -> None:
+    with pytest.raises(InputError, match=f"--sampling has '{given}'"):
+        parse_sampling((given,))
+
+
+def test_sampling_takes_json_and_text() -> None:
+    given = ("guidance=2", "solver=ddim", 'sources={"label": 1}')
+    assert parse_sampling(given) == {"guidance": 2, "solver": "ddim", "sources": {"label": 1}}
+
+
+def test_a_trained_generator_is_sampled_in_another_way(
+    local: Storage, tiny_set: MotionSet, ray_local: None
+) -> None:
+    save(local, "motion_gan", tiny_set)
+    plain, other = (
+        request_for(local, CHECKPOINT, {0: 4}, shard_size=4, sampling=s) for s in ({}, {"truncation": 0})
+    )
+    assert other.extra["sampling"] == {"truncation": 0} and "sampling" not in plain.extra
+    job.generate(local, [Wanted("p", plain), Wanted("o", other)], connect=join, actors=1)
+    first, second = (read_dataset(local, p)[0].motions for p in "po")
+    assert [m.seed for m in first] == [m.seed for m in second]
+    # Nothing is lent, so all that is left of a real clip's way is its length.
+    assert not any(np.array_equal(a.positions, b.positions) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "sentence"),
+    [
+        ({"width": 64}, "no setting 'width' .* Those it can: truncation, style_prior"),
+        ({"truncation": 3}, "truncation is 3; it must lie between 0 and 2"),
+        ({"truncation": "much"}, "truncation is much"),
+        ({"style_prior": [1]}, "style_prior"),
+    ],
+)
+def test_wrong_sampling_is_refused_before_ray_starts(
+    local: Storage, tiny_set: MotionSet, sampling: dict[str, Any], sentence: str
+) -> None:
+    save(local, "motion_gan", tiny_set)
+    with pytest.raises(InputError, match=sentence):
+        request_for(local, CHECKPOINT, {0: 1}, sampling=sampling)
 
 
 def test_the_command(saved: Storage) -> None:

@@ -25,6 +25,7 @@ from motionsynth.rivals import interpolate_clips
 from motionsynth.splits import Split
 from rayjobs import experiment, score
 from rayjobs.cli import JobError
+from rayjobs.score_tables import tables as tables_of
 from storage import Storage
 from storage.dataset import write_dataset
 from storage.header import Header
@@ -140,7 +141,7 @@ def test_a_second_run_trains_nothing_and_the_test_half_is_counted(
     }
 
     # What is stored says the same as what was returned.
-    base = "runs/r/tiny/score-test"
+    base = "runs/r/tiny/score-test-tcn"
     stored = json.loads(storage.read(f"{base}.json"))
     assert (
         stored["arms"] == json.loads(json.dumps(score.cli.plain(first["arms"])))
@@ -163,17 +164,23 @@ def test_a_second_run_trains_nothing_and_the_test_half_is_counted(
     rare = experiment.load_bed(storage, "tiny", recipe.beds[0]).rare[0]
     assert "was read 1 times" in shown and "motion_gan" in shown and first["class_names"][rare] in shown
 
+    # Another run has the real arms for nothing, and a look at a few arms leaves the whole table alone.
+    few = score.score(storage, "tiny", "other", recipe, never, only=("weak", "strong"))
+    assert few["trained"] == 0 and {a["arm"] for a in few["arms"]} == {"weak", "strong"}
+    assert storage.exists("runs/other/tiny/score-test-tcn-part.json")
+    assert not storage.exists("runs/other/tiny/score-test-tcn.json")
+
     # A lost record is trained again, alone, and comes out the same; that is another reading.
     (lost,) = [
         t.id
         for t, b in score.plan_tasks(storage, "tiny", "r", recipe)
         if t.arm == "strong" and b.spec.draw == 1
     ]
-    before = json.loads(storage.read(f"runs/r/tiny/scores/{lost}.json"))
-    storage.delete(f"runs/r/tiny/scores/{lost}.json")
+    before = json.loads(storage.read(f"scores/tiny/{lost}.json"))
+    storage.delete(f"scores/tiny/{lost}.json")
     third = score.score(storage, "tiny", "r", recipe, join, workers=1)
     assert third["trained"] == 1 and third["test_readings"] == 2
-    after = json.loads(storage.read(f"runs/r/tiny/scores/{lost}.json"))
+    after = json.loads(storage.read(f"scores/tiny/{lost}.json"))
     assert before | {"seconds": 0} == after | {"seconds": 0}
 
 
@@ -278,7 +285,7 @@ def test_folds_make_one_table(tmp_path: Path, ray_local: None, capsys: pytest.Ca
     assert result["protocols"] == ["fold1", "fold2", "fold3"]
     for a in result["arms"]:
         assert a["runs"] == 3 and (a["arm"] == "strong" or a["difference"]["n"] == 3)
-    rows = pq.read_table(io.BytesIO(storage.read("runs/r/tiny/score-test.parquet"))).to_pylist()
+    rows = pq.read_table(io.BytesIO(storage.read("runs/r/tiny/score-test-tcn.parquet"))).to_pylist()
     assert {r["bed"].split("-")[0] for r in rows} == set(recipe.protocols) and len(rows) == 21
     score.report(result)
     assert "tiny, 3 protocols pooled (fold1, fold2, fold3), a third" in capsys.readouterr().out
@@ -296,7 +303,7 @@ def test_records_of_classes_that_nobody_shows_make_a_table() -> None:
     )  # fmt: skip
     stored = json.loads(json.dumps(score.cli.plain(record.to_dict()), allow_nan=False))
     shown = replace(record, draw=1, rare=(0,), rare_recall=0.5)
-    tables = score._tables([ScoreRecord.from_dict(stored), shown], recipe_of())
+    tables = tables_of([ScoreRecord.from_dict(stored), shown], recipe_of())
     assert tables["rare_recalls"][0]["rare_recalls"] == {0: 0.5}
     (strong,) = tables["arms"]
     assert strong["rare_recall"]["mean"] == 50 and strong["rare_recall"]["n"] == 1

@@ -61,15 +61,41 @@ def build_generator(name: str, config: Any, context: Context) -> Generator:
     return _classes(name)[0](config, context)
 
 
-def load_generator(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Generator:
+def config_of(config: Mapping[str, Any], sampling: Mapping[str, Any]) -> Any:
+    """The config of a checkpoint's generator, with other settings for sampling.
+
+    Args:
+        config: See `load_generator`.
+        sampling: Values for fields of `Generator.sampling`.
+
+    Raises:
+        InputError: one is no such field, or out of range.
+    """
+    name = config["generator"]
+    allowed = _classes(name)[0].sampling
+    if wrong := sorted(set(sampling) - set(allowed)):
+        raise InputError(
+            f"Sampling of '{name}' has no setting '{wrong[0]}' that a trained generator could take. Those it can: "
+            f"{', '.join(allowed) or 'none'}."
+        )
+    try:
+        return build_config(name, {**config["generator_config"], **sampling})
+    except (AttributeError, TypeError, ValueError) as e:
+        raise InputError(f"Sampling of '{name}' cannot take {dict(sampling)}: {e}.") from None
+
+
+def load_generator(
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any], sampling: Mapping[str, Any] | None = None
+) -> Generator:
     """The generator of a checkpoint, in evaluation mode.
 
     Args:
         tensors: Its `state_dict` (the averaged weights).
         config: `generator` (name), `generator_config`, `context`: what `storage.checkpoints` read from JSON.
+        sampling: See `config_of`.
 
     Raises:
-        InputError: the tensors are not those of the config.
+        InputError: the tensors are not those of the config, or a setting is none of sampling's.
     """
     try:
         context = Context.from_dict(config["context"])
@@ -77,9 +103,7 @@ def load_generator(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> 
         raise InputError(
             f"The checkpoint's context lacks or has too much ({e}); it was written by another version: train again."
         ) from None
-    generator = build_generator(
-        config["generator"], build_config(config["generator"], config["generator_config"]), context
-    )
+    generator = build_generator(config["generator"], config_of(config, sampling or {}), context)
     try:
         generator.load_state_dict(dict(tensors))
     except RuntimeError as e:
@@ -91,6 +115,6 @@ def load_generator(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> 
 
 
 __all__ = [
-    "GENERATORS", "Batch", "Context", "Generator", "SampleRequest", "build_config", "build_generator",
+    "GENERATORS", "Batch", "Context", "Generator", "SampleRequest", "build_config", "build_generator", "config_of",
     "fit_context", "load_generator",
 ]  # fmt: skip

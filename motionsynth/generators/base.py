@@ -212,6 +212,8 @@ class Generator(nn.Module, ABC):
     name: str
     fitted: tuple[str, ...] = ()
     """Beginnings of the names in `state_dict` that `finish` fills: what is sampled with, but not trained."""
+    sampling: tuple[str, ...] = ()
+    """Fields of the config that `sample` alone reads, so that whoever samples a checkpoint may change them."""
     betas: tuple[float, float] = (0.5, 0.99)
     """Of Adam; a first one of a half is the custom of adversarial training."""
 

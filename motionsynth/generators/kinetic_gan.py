@@ -47,6 +47,7 @@ class KineticGAN(Generator):
     name = "kinetic_gan"
     terms = {"critic": TERMS, "generator": ("adversarial",)}
     fitted = ("w_mean",)
+    sampling = ("truncation",)
 
     config: KineticGANConfig
     critic_steps: Tensor

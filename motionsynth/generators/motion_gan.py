@@ -197,6 +197,7 @@ class MotionGAN(Generator):
     name = "motion_gan"
     terms = {"critic": CRITIC_TERMS, "generator": GENERATOR_TERMS}
     fitted = ("anchors.", "style_mean", "style_root")
+    sampling = ("truncation", "style_prior")
 
     config: MotionGANConfig
     nearest: Tensor

@@ -42,6 +42,9 @@ class SkelDiffusion(Generator):
     name = "skel_diffusion"
     terms = {"denoiser": TERMS}
     fitted = ("anchors.",)
+    sampling = (
+        "steps", "solver", "guidance", "sources", "edit_start", "sampling_dropout", "dropout_until",
+    )  # fmt: skip
     betas = (0.9, 0.99)
 
     config: SkelDiffusionConfig

@@ -1,0 +1,168 @@
+"""What a scoring comes to: the tables, for people and as files.
+
+    runs/RUN/DATASET/score-SPLIT-RECOGNISERS.json          the whole result
+    runs/RUN/DATASET/score-SPLIT-RECOGNISERS.parquet       a row for every recogniser that was trained
+    runs/RUN/DATASET/score-SPLIT-RECOGNISERS-tensorboard   the same for TensorBoard
+
+With `--arms` the names end in `-part`, so that a look at single arms leaves the whole table alone.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from motionsynth.beds import BedSpec
+from motionsynth.hybrid import PUBLISHED_NOTE
+from motionsynth.protocol import (
+    REAL_ARMS,
+    REFINED,
+    RIVAL_ARMS,
+    ScoreRecord,
+    format_table,
+    paired_difference,
+    summarise,
+)
+from motionsynth.quality import format_quality
+from motionsynth.recipes import Recipe
+from rayjobs import cli, experiment
+from storage import Storage
+
+
+def tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
+    """The arms table of each recogniser, per-class recalls, and train-on-synthetic ratios."""
+    text, arms, recalls, tstr, against = [], [], [], [], []
+    for name in dict.fromkeys(r.recogniser for r in records):
+        mine = [r for r in records if r.recogniser == name]
+        whole = [r for r in mine if not r.rare]
+        # With nothing scarce the two are one table.
+        tables = {recipe.bed.scarcity: [r for r in mine if r.rare], "full": whole}
+        scarce = tables[recipe.bed.scarcity]
+        for beds, own in tables.items():
+            if own:
+                summaries = summarise(own)
+                arms += [{"beds": beds} | asdict(s) for s in summaries]
+                title = "all clips: recall of every class" if beds == "full" else "rare classes"
+                text.append(f"recogniser {name}, {title}\n{format_table(summaries)}")
+        shown = dict.fromkeys(r.arm for r in scarce)
+        for arm in (a for a in shown if a not in (*REAL_ARMS, *RIVAL_ARMS)):
+            unrefined = [arm.removeprefix(REFINED)] if arm.startswith(REFINED) else []
+            for rival in (a for a in (*RIVAL_ARMS, *unrefined) if a in shown):
+                d = paired_difference(scarce, arm, rival)
+                against.append({"recogniser": name, "arm": arm, "rival": rival, **asdict(d)})
+                text.append(
+                    f"{arm} - {rival}: {d.mean:+.1f} [{d.lo:+.1f}, {d.hi:+.1f}] points of rare recall, paired"
+                )
+        recalls += [
+            {
+                "recogniser": name,
+                "arm": arm,
+                "rare_recalls": _rare_recalls([r for r in scarce if r.arm == arm]),
+            }
+            for arm in dict.fromkeys(r.arm for r in scarce)
+        ]
+        real = [r.macro for r in whole if r.arm == "strong"]
+        for arm in dict.fromkeys(r.arm for r in whole if r.arm.startswith("tstr:")):
+            fake = [r.macro for r in whole if r.arm == arm]
+            on_fake, on_real = sum(fake) / len(fake), sum(real) / len(real)
+            ratio = on_fake / on_real if on_real else math.nan
+            tstr.append({"recogniser": name, "arm": arm, "tstr": on_fake, "trtr": on_real, "ratio": ratio})
+            text.append(
+                f"{arm}: macro {100 * on_fake:.1f} % trained on synthetic clips alone, "
+                f"{100 * on_real:.1f} % on real ones: {ratio:.3f}"
+            )
+    return {
+        "arms": arms,
+        "against_rivals": against,
+        "rare_recalls": recalls,
+        "tstr": tstr,
+        "text": "\n\n".join(text),
+    }
+
+
+def _rare_recalls(records: Sequence[ScoreRecord]) -> dict[int, float]:
+    """Mean recall of each class over the draws in which it is rare."""
+    seen: dict[int, list[float]] = {}
+    for r in records:
+        for c in r.rare:
+            if not math.isnan(r.recalls[c]):
+                seen.setdefault(c, []).append(r.recalls[c])
+    return {c: sum(v) / len(v) for c, v in sorted(seen.items())}
+
+
+def write(
+    storage: Storage,
+    dataset: str,
+    run: str,
+    recipe: Recipe,
+    result: Mapping[str, Any],
+    records: Sequence[ScoreRecord],
+    part: bool,
+) -> None:
+    """Write the files; `part` if only some arms were scored."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    who = "+".join(dict.fromkeys(p.training.recogniser for p in recipe.scores))
+    base = f"{experiment.run_prefix(run, dataset)}/score-{recipe.bed.split}-{who}{'-part' * part}"
+    storage.write(f"{base}.json", json.dumps(cli.plain(result), indent=1).encode())
+    rows = [{k: v for k, v in r.to_dict().items() if k != "confusion"} for r in records]
+    for row, r in zip(rows, records, strict=True):
+        row["confusion"] = [list(c) for c in r.confusion]
+        row["recalls"], row["rare"] = list(r.recalls), list(r.rare)
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), sink, compression="zstd")
+    storage.write(f"{base}.parquet", sink.getvalue())
+    from tensorboardX import SummaryWriter
+
+    with tempfile.TemporaryDirectory() as folder:
+        with SummaryWriter(folder) as writer:
+            at = {bed: 100 * i for i, bed in enumerate(dict.fromkeys(r.bed for r in records))}
+            for r in records:
+                step = at[r.bed] + r.seed
+                writer.add_scalar(f"{r.recogniser}/{r.arm}/rare_recall", r.rare_recall, step)
+                writer.add_scalar(f"{r.recogniser}/{r.arm}/macro", r.macro, step)
+        for path in Path(folder).iterdir():
+            storage.write(f"{base}-tensorboard/events.out.tfevents.scores", path.read_bytes())
+
+
+def report(result: Mapping[str, Any]) -> None:
+    """The result for people."""
+    where = "held-out training people" if result["split"] == "validation" else "test half"
+    bed, protocols = result["bed"], result["protocols"]
+    pooled = f"{len(protocols)} protocols pooled ({', '.join(protocols)})"
+    print(
+        f"\n{result['dataset']}, {pooled if len(protocols) > 1 else protocols[0]}, {BedSpec(**bed).size}, "
+        f"{result['draws']} draw{'s' * (result['draws'] > 1)}; judged by the {where}"
+    )
+    if result["as_published"]:
+        print(PUBLISHED_NOTE)
+    print(f"\n{result['text']}")
+    names = result["class_names"]
+    wanted = {"strong", "ceiling"} | {
+        a["arm"] for a in result["arms"] if a["arm"] not in (*REAL_ARMS, *RIVAL_ARMS)
+    }
+    for name in dict.fromkeys(r["recogniser"] for r in result["rare_recalls"]):
+        rows = [r for r in result["rare_recalls"] if r["recogniser"] == name and r["arm"] in wanted]
+        if rows and rows[0]["rare_recalls"]:
+            print(
+                f"\nrecall (%) of each class while it is rare, {name}: " + ", ".join(r["arm"] for r in rows)
+            )
+        for c in rows[0]["rare_recalls"] if rows else ():
+            print(
+                f"  {names[c]:<34}"
+                + "  ".join(f"{100 * r['rare_recalls'].get(c, math.nan):5.1f}" for r in rows)
+            )
+    if result["quality"]:
+        print("\n" + format_quality(result["quality"]))
+    if result["split"] == "test":
+        print(
+            f"\nThe test half of '{result['dataset']}' was read {result['test_readings']} times in this storage."
+        )
+    print(f"trained {result['trained']} recognisers in {result['seconds']:.0f} s")
