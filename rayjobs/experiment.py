@@ -44,6 +44,7 @@ class Options(cli.Common):
         shots: Clips per rare class.
         fraction: Share of the clips kept, with --scarcity fraction.
         draws: Number of draws.
+        scarce_only: Leave out the bed with all clips, and with it training on synthetic clips alone.
         seed: Changes every draw and generator.
     """
 
@@ -55,6 +56,7 @@ class Options(cli.Common):
     shots: int = 0
     fraction: float = 0.0
     draws: int = 0
+    scarce_only: bool = False
     seed: int = 0
 
     def chosen(self, storage: Storage) -> Recipe:
@@ -67,7 +69,8 @@ class Options(cli.Common):
             recipe.bed, protocol=protocols[0], split=self.split, **{k: v for k, v in given.items() if v}
         )
         draws = {"draws": self.draws} if self.draws else {}
-        return replace(recipe, bed=bed, protocols=protocols, **draws)
+        full = {"full": False} if self.scarce_only else {}
+        return replace(recipe, bed=bed, protocols=protocols, **draws, **full)
 
 
 def chosen_protocols(dataset: str, known: Sequence[str], given: str, default: str) -> tuple[str, ...]:

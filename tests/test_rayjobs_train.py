@@ -190,6 +190,9 @@ def test_options_choose_the_recipe(storage: Storage) -> None:
     other = chosen(scarcity="few", shots=7, draws=1, seed=3, split="test")
     assert (other.bed.scarcity, other.bed.shots, other.bed.seed, other.bed.split) == ("few", 7, 3, "test")
     assert other.draws == 1 and chosen(scarcity="fraction", fraction=0.5).bed.fraction == 0.5
+    whole = job.Options(storage=storage.uri, dataset="tiny", recipe="motion_gan")
+    assert [b.scarcity for b in whole.chosen(storage).beds] == ["rare"] * 3 + ["full"]
+    assert [b.scarcity for b in replace(whole, scarce_only=True).chosen(storage).beds] == ["rare"] * 3
     for wrong, sentence in (
         ({"protocol": "fold1"}, "no protocol 'fold1'. Known: cross_subject"),
         ({"protocol": "cross_subject,fold1"}, "no protocol 'fold1'. Known: cross_subject"),
