@@ -27,6 +27,8 @@ from motionsynth.errors import InputError
 from storage import Storage
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+REPEAT_SECONDS = 5.0
+"""After so long an interrupt that nobody has heard is repeated."""
 
 
 class JobError(RuntimeError):
@@ -116,6 +118,7 @@ def _run(
     except JobError as e:
         return _failed(FAILED, str(e))
     except KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         return _failed(INTERRUPTED, "Interrupted; run the same command again to go on where it stopped.")
     except Exception as e:
         traceback.print_exc()
@@ -167,10 +170,13 @@ def _interrupt_on_sigterm() -> None:
     """`ray job stop` and cluster managers send SIGTERM: end as at ctrl-C, since every job can be resumed."""
 
     def interrupt(signum: int, frame: object) -> None:
+        # Python drops what is raised while it runs a destructor or a weakref's callback: then say it again.
+        signal.setitimer(signal.ITIMER_REAL, REPEAT_SECONDS)
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)
+        signal.signal(signal.SIGALRM, interrupt)
 
 
 def last_line(error: Exception) -> str:

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A verb as small as a verb can be, in its own file, so that it runs as every verb does.
 VERB = '''
 import time
+import weakref
 from dataclasses import dataclass
 from rayjobs import cli
 from motionsynth.errors import InputError
@@ -53,6 +54,13 @@ def verb(options):
         if options.do == "sleep with ray":
             options.connect(options.open_storage())
         print("asleep", flush=True)
+        time.sleep(60)
+    if options.do == "sleep while an object dies":
+        class Mortal:
+            pass
+        dying = Mortal()
+        watch = weakref.ref(dying, lambda _: (print("asleep", flush=True), time.sleep(60)))
+        del dying
         time.sleep(60)
     if options.do == "ray":
         import ray
@@ -187,6 +195,22 @@ def test_interrupt_is_clean(verb: list[str], do: str, how: signal.Signals) -> No
     process.send_signal(how)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130 and "Traceback" not in err
+    assert json.loads(out.splitlines()[-1])["exit_code"] == 130
+
+
+def test_an_interrupt_that_python_drops_is_repeated(verb: list[str]) -> None:
+    process = subprocess.Popen(
+        [*verb, "--do", "sleep while an object dies", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "asleep\n"
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=45)
+    assert process.returncode == 130 and "Exception ignored" in err
     assert json.loads(out.splitlines()[-1])["exit_code"] == 130
 
 
