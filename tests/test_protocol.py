@@ -305,6 +305,20 @@ def test_folds_that_are_pooled_are_paired_fold_by_fold() -> None:
     assert gan.difference.mean == pytest.approx(5.1) and gan.difference.hi - gan.difference.lo < 0.2
 
 
+def test_a_recogniser_that_draws_share_counts_once_in_the_interval_of_its_accuracy() -> None:
+    own = [
+        replace(r, seconds=float(i), macro=0.5 + 0.01 * i)
+        for i, r in enumerate(records(lambda arm, draw, seed: 0.1 * draw + 0.01 * seed))
+    ]
+    strong = [r for r in own if r.arm == "strong"]
+    one, two = (r for r in own if r.arm == "ceiling" and r.draw == 0)
+    shared = [replace(c, bed=s.bed, draw=s.draw) for s in strong for c in (one, two) if c.seed == s.seed]
+    ceiling, base = (next(s for s in summarise(strong + shared) if s.arm == a) for a in ("ceiling", "strong"))
+    assert (ceiling.runs, ceiling.macro.n, ceiling.top1.n, ceiling.rare_recall.n) == (6, 2, 2, 6)
+    assert (base.runs, base.macro.n) == (6, 6)
+    assert ceiling.macro.mean == pytest.approx(50 * (one.macro + two.macro))
+
+
 def test_an_uncertain_gain_has_no_star() -> None:
     def recall(arm: str, draw: int, seed: int) -> float:
         return {"strong": 0.3, "gan": 0.3 + 0.1 * (seed - 0.4), "ceiling": 0.6}[arm]
