@@ -21,7 +21,14 @@ from motionsynth.errors import InputError
 from motionsynth.metrics_gain import Interval, gap_closed, improvement, paired_interval
 from motionsynth.motion import MotionSet, mirrored_labels
 from motionsynth.recognisers import Recogniser, RecogniserInfo
-from motionsynth.recognition import ClipTensors, RecogniserTraining, predict, to_tensors, train_recogniser
+from motionsynth.recognition import (
+    OF_SYNTHETIC,
+    ClipTensors,
+    RecogniserTraining,
+    predict,
+    to_tensors,
+    train_recogniser,
+)
 from motionsynth.rivals import calibrated_features, interpolate_clips, lend_differences, refit_head
 
 PROTOCOL_VERSION = 1
@@ -264,6 +271,9 @@ def record_id(
         per_class: See `score_arm`.
     """
     used = per_class if arm in RIVAL_ARMS else 0
+    if arm in (*REAL_ARMS, "feature") or arm.startswith(TSTR):
+        # Nothing is mixed in: so that real arms are not trained anew for every ratio that is tried.
+        training = replace(training, **{f: getattr(RecogniserTraining(), f) for f in OF_SYNTHETIC})
     parts = [PROTOCOL_VERSION, tensors_digest, arm, asdict(training), seed, synthetic_digest, used]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 

@@ -26,6 +26,8 @@ PLATEAU_STEPS = 50
 """Steps whose mean loss the schedule "plateau" watches."""
 PLATEAU_PATIENCE = 5
 """So many such means in a row without a better one: then the rate falls to a tenth."""
+OF_SYNTHETIC = ("synthetic_share", "real_only_tail", "synthetic_weight", "synthetic_decay", "mixup")
+"""Fields of `RecogniserTraining` that do nothing where no synthetic clip is mixed in."""
 STORED_FRAMES = 64
 """Frames at which whole clips are held in memory; crops and warps interpolate between them."""
 

@@ -185,6 +185,28 @@ def last_line(error: Exception) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
+def parse_fields(option: str, given: Sequence[str]) -> dict[str, Any]:
+    """`["guidance=2", "solver=ddim", 'sources={"label": 1}']` -> values by field; JSON where it is JSON, else text.
+
+    Args:
+        option: The command line's option, for the message.
+        given: Its values.
+
+    Raises:
+        InputError: an entry is not FIELD=VALUE, or a field comes twice.
+    """
+    out: dict[str, Any] = {}
+    for entry in given:
+        name, sign, value = entry.partition("=")
+        if not (name and sign and value) or name in out:
+            raise InputError(f"{option} has '{entry}'; it must be FIELD=VALUE, each field once.")
+        try:
+            out[name] = json.loads(value)
+        except ValueError:
+            out[name] = value
+    return out
+
+
 def plain(value: Any) -> Any:
     """As JSON can hold it: numpy scalars as numbers, tuples as lists, NaN and infinity as null."""
     if isinstance(value, Mapping):

@@ -100,7 +100,7 @@ def verb(options: Options) -> dict[str, Any]:
         seed=options.seed,
         shard_size=options.shard_size,
         batch=options.batch,
-        sampling=parse_sampling(options.sampling),
+        sampling=cli.parse_fields("--sampling", options.sampling),
     )
     began = time.monotonic()
     (result,) = generate(
@@ -130,7 +130,7 @@ def _all_draws(options: Options, storage: Storage) -> dict[str, Any]:
         actors=options.actors,
         gpus_per_actor=options.gpus_per_actor,
         trained=options.trained or options.run,
-        sampling=parse_sampling(options.sampling),
+        sampling=cli.parse_fields("--sampling", options.sampling),
     )
     report_beds(result)
     return result
@@ -161,24 +161,6 @@ def parse_counts(given: Sequence[str], per_class: int, num_classes: int) -> dict
             )
         counts[int(label)] = int(number)
     return counts
-
-
-def parse_sampling(given: Sequence[str]) -> dict[str, Any]:
-    """`["guidance=2", "solver=ddim", 'sources={"label": 1}']` -> values by field; JSON where it is JSON, else text.
-
-    Raises:
-        InputError: an entry is not FIELD=VALUE, or a field comes twice.
-    """
-    out: dict[str, Any] = {}
-    for entry in given:
-        name, sign, value = entry.partition("=")
-        if not (name and sign and value) or name in out:
-            raise InputError(f"--sampling has '{entry}'; it must be FIELD=VALUE, each field once.")
-        try:
-            out[name] = json.loads(value)
-        except ValueError:
-            out[name] = value
-    return out
 
 
 def request_for(

@@ -58,7 +58,7 @@ def verb(options: Options) -> dict[str, Any]:
         )  # fmt: skip
         prepare.verb(source)
     stage("prepare")
-    recipe = score.with_scores(options.chosen(storage), options.recogniser, options.seeds)
+    recipe = score.with_scores(options.chosen(storage), options.recogniser, options.seeds, options.training)
     recipe = train.with_steps(recipe, options.steps, options.clips_seen)
     only = score.chosen_arms(recipe, options.arms)
     args = (storage, options.dataset, options.run, recipe, connect)

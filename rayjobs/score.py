@@ -14,7 +14,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ class Options(experiment.Options):
 
     Attributes:
         recogniser: Only this one: as the recipe trains it, or by its own plan where the recipe has none.
+        training: Settings of the recognisers' training as FIELD=VALUE (see `RecogniserTraining`), such as
+            synthetic_share=0.3.
         seeds: Seeds per arm and draw (default: the recipe's).
         arms: Only these, joined by commas, and `strong`, which the others are compared with; `tstr` stands for training
             on synthetic clips alone, `refined` for adding refined clips, `quality` for the figures of the generated
@@ -70,6 +72,7 @@ class Options(experiment.Options):
     """
 
     recogniser: str = ""
+    training: tuple[str, ...] = ()
     seeds: int = 0
     arms: str = ""
     refined: bool = False
@@ -98,7 +101,7 @@ class Task:
 def verb(options: Options) -> dict[str, Any]:
     """Run the command line's wish; see `score`."""
     storage = options.open_storage()
-    recipe = with_scores(options.chosen(storage), options.recogniser, options.seeds)
+    recipe = with_scores(options.chosen(storage), options.recogniser, options.seeds, options.training)
     result = score(
         storage,
         options.dataset,
@@ -113,11 +116,17 @@ def verb(options: Options) -> dict[str, Any]:
     return {k: v for k, v in result.items() if k != "text"}
 
 
-def with_scores(recipe: Recipe, recogniser: str, seeds: int) -> Recipe:
-    """The recipe with one recogniser (by `score_plan` where the recipe has none), or another number of seeds.
+def with_scores(recipe: Recipe, recogniser: str, seeds: int, training: Sequence[str] = ()) -> Recipe:
+    """The recipe with one recogniser (by `score_plan` where the recipe has none), more seeds, or another training.
+
+    Args:
+        recipe: To be changed.
+        recogniser: Its name; "" keeps the recipe's.
+        seeds: Of each; 0 keeps the recipe's.
+        training: See `Options.training`.
 
     Raises:
-        InputError: unknown recogniser.
+        InputError: unknown recogniser, or a setting that a training does not have or cannot take.
     """
     plans = recipe.scores
     if recogniser:
@@ -125,6 +134,14 @@ def with_scores(recipe: Recipe, recogniser: str, seeds: int) -> Recipe:
         plans = mine or (score_plan(recogniser),)
     if seeds:
         plans = tuple(replace(p, seeds=seeds) for p in plans)
+    if changed := cli.parse_fields("--training", training):
+        known = [f.name for f in fields(RecogniserTraining) if f.name not in ("recogniser", "augment")]
+        if unknown := sorted(set(changed) - set(known)):
+            raise InputError(f"A training has no setting '{unknown[0]}'. Known: {', '.join(known)}.")
+        try:
+            plans = tuple(replace(p, training=replace(p.training, **changed)) for p in plans)
+        except TypeError as e:
+            raise InputError(f"A training cannot take {changed}: {e}.") from None
     return replace(recipe, scores=plans)
 
 
@@ -254,6 +271,7 @@ def score(
         "git_revision": git_revision(),
         "test_readings": readings,
         "trained": len(todo),
+        "recognisers": [asdict(p) for p in recipe.scores],
         "class_names": list(tasks[0][1].train.class_names),
         **tables(records, recipe),
         "quality": quality,

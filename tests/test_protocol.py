@@ -198,6 +198,16 @@ def test_a_shared_record_takes_the_rare_classes_of_its_bed(tensors: BedTensors) 
         assert (seen.draw, seen.bed, seen.top1, seen.macro) == (draw, bed.spec.key, r.top1, r.macro)
 
 
+def test_how_synthetic_clips_are_mixed_in_says_nothing_to_arms_without_any() -> None:
+    tensors = BedTensors.of(make_bed(MOTIONS, SPLITS, BedSpec(shots=3, split="test")))
+    mixing = replace(
+        QUICK, synthetic_share=0.2, real_only_tail=0.5, synthetic_weight=0.5, synthetic_decay=1.0, mixup=0.2
+    )
+    for arm in ("strong", "feature"):
+        one, other = (score_arm(tensors, arm, t, seed=0) for t in (QUICK, mixing))
+        assert replace(one, seconds=0) == replace(other, seconds=0)
+
+
 def test_record_ids_follow_every_ingredient() -> None:
     bed = make_bed(MOTIONS, SPLITS, BedSpec(shots=3, split="test"))
 
@@ -216,6 +226,12 @@ def test_record_ids_follow_every_ingredient() -> None:
     # What an arm does not use does not change its name: nothing is trained twice.
     assert name(per_class=20) == name() and name(arm="feature", per_class=20) != name(arm="feature")
     assert name(bed=replace(bed, full=bed.train)) == name()
+    mixing = replace(
+        QUICK, synthetic_share=0.2, real_only_tail=0.5, synthetic_weight=0.5, synthetic_decay=1.0, mixup=0.2
+    )
+    for arm in ("weak", "strong", "ceiling", "feature", "tstr:gan"):
+        assert name(arm=arm, training=mixing) == name(arm=arm)
+    assert name(training=mixing) != name()
     assert name(bed=replace(bed, spec=replace(bed.spec, draw=3))) == name()
     assert name() == record_id(
         bed_digest(bed, "gan"), "gan", RecogniserTraining(steps=10, batch=8), 0, "d", 7

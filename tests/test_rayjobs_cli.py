@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from motionsynth.errors import InputError
 from motionsynth.skeleton import get_skeleton
 from motionsynth.splits import Split
-from rayjobs.cli import check_name, plain
+from rayjobs.cli import check_name, parse_fields, plain
 from storage import Storage
 from storage.dataset import write_dataset
 from storage.header import Header
@@ -230,6 +231,17 @@ def test_help_describes_every_option(verb: list[str]) -> None:
 def test_names_that_could_leave_their_folder_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="allowed are"):
         check_name("run", name)
+
+
+@pytest.mark.parametrize("given", ["guidance", "=2", "guidance="])
+def test_wrong_fields_are_named(given: str) -> None:
+    with pytest.raises(InputError, match=f"--sampling has '{given}'"):
+        parse_fields("--sampling", (given,))
+
+
+def test_fields_are_json_or_text() -> None:
+    given = ("guidance=2", "solver=ddim", 'sources={"label": 1}')
+    assert parse_fields("--sampling", given) == {"guidance": 2, "solver": "ddim", "sources": {"label": 1}}
 
 
 def test_plain_is_json_for_numpy_and_nan() -> None:

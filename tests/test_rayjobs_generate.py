@@ -24,7 +24,7 @@ from motionsynth.motion import Motion, MotionSet
 from rayjobs import generate as job
 from rayjobs import shard_pool
 from rayjobs.cli import JobError
-from rayjobs.generate import Wanted, parse_counts, parse_sampling, request_for
+from rayjobs.generate import Wanted, parse_counts, request_for
 from rayjobs.shard_pool import Grade
 from storage import ConflictError, Storage
 from storage.checkpoints import save_checkpoint
@@ -304,17 +304,6 @@ def test_wrong_counts_are_named(given: tuple[str, ...]) -> None:
 def test_counts_must_be_given_in_one_way(given: tuple[str, ...], per_class: int) -> None:
     with pytest.raises(InputError, match="either"):
         parse_counts(given, per_class, 3)
-
-
-@pytest.mark.parametrize("given", ["guidance", "=2", "guidance="])
-def test_wrong_sampling_is_named(given: str) -> None:
-    with pytest.raises(InputError, match=f"--sampling has '{given}'"):
-        parse_sampling((given,))
-
-
-def test_sampling_takes_json_and_text() -> None:
-    given = ("guidance=2", "solver=ddim", 'sources={"label": 1}')
-    assert parse_sampling(given) == {"guidance": 2, "solver": "ddim", "sources": {"label": 1}}
 
 
 def test_a_trained_generator_is_sampled_in_another_way(

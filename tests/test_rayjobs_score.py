@@ -309,6 +309,20 @@ def test_records_of_classes_that_nobody_shows_make_a_table() -> None:
     assert strong["rare_recall"]["mean"] == 50 and strong["rare_recall"]["n"] == 1
 
 
+def test_the_training_is_set_from_the_command_line() -> None:
+    recipe = get_recipe("motion_gan")
+    tcn, tacnn = score.with_scores(recipe, "", 0, ("synthetic_share=0.3", "mixup=0.2")).scores
+    assert (tcn.training.synthetic_share, tacnn.training.mixup) == (0.3, 0.2)
+    assert replace(tcn.training, synthetic_share=0.5, mixup=0.0) == recipe.scores[0].training
+    for wrong, sentence in (
+        ("synthetic_share=0.7", "it must lie between 0 and 0.5"),
+        ("synthetic_share=much", "cannot take {'synthetic_share': 'much'}"),
+        ("recogniser=tcn", "has no setting 'recogniser'. Known: optimiser"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            score.with_scores(recipe, "", 0, (wrong,))
+
+
 def test_a_recogniser_that_the_recipe_lacks_has_its_own_plan() -> None:
     recipe = get_recipe("motion_gan")
     only = score.with_scores(recipe, "tacnn", 1)
