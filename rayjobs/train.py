@@ -388,7 +388,7 @@ def report(result: Mapping[str, Any]) -> None:
     """The result for people."""
     for bed in result["beds"]:
         terms = "  ".join(
-            f"{k.split('/')[-1]} {v:.3f}" for k, v in bed["metrics"].items() if k.startswith("generator")
+            f"{k.split('/')[-1]} {v:.3f}" for k, v in bed["metrics"].items() if not k.startswith("critic")
         )
         print(
             f"{bed['generator']} on {bed['bed']}: step {bed['step']}, {bed['clips_seen']:,} clips seen  {terms}"

@@ -35,6 +35,9 @@ from motionsynth.generators.transfer import AnchorStyles, Body, fill_absent
 from motionsynth.motion import Motion
 from motionsynth.representation import Representation
 
+SPREAD_CLIPS = 2048
+"""Clips from which `SkelDiffusion.spread` is measured, at most."""
+
 
 class SkelDiffusion(Generator):
     """See the module; registered as `skel_diffusion`."""
@@ -49,6 +52,7 @@ class SkelDiffusion(Generator):
 
     config: SkelDiffusionConfig
     alpha_bar: Tensor
+    spread: Tensor
 
     def __init__(self, config: SkelDiffusionConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -58,6 +62,8 @@ class SkelDiffusion(Generator):
         self.encoder = CodeEncoder(c, d)
         self.denoiser = (PublishedDenoiser if c.as_published else Denoiser)(c, d, context.nearest)
         self.register_buffer("alpha_bar", cosine_schedule(c.times), persistent=False)
+        # Mean squares of the real clips' positions about their mean, of their velocities and of their accelerations.
+        self.register_buffer("spread", torch.ones(3))
         # A style is a code and the whole clip.
         self.anchors = AnchorStyles(context, c.code + c.frames * d)
 
@@ -75,11 +81,18 @@ class SkelDiffusion(Generator):
             return self.representation.decode(self.representation.restore(z_BTD.float()))
 
     def prepare(self, clips: Batch) -> None:
-        """Mean and spread of the features."""
-        self.representation.fit(whole(fill_absent(clips.x), self.frames))
+        """Mean and spread of the features, and of what they say in metres."""
+        x = whole(fill_absent(clips.x), self.frames)
+        self.representation.fit(x)
+        x = x[:: -(-len(x) // SPREAD_CLIPS)]
+        there = (x != 0).flatten(2).any(-1)
+        seen = self.placed(self.encoded(x))[there]
+        for n in range(3):
+            d = seen.diff(n=n, dim=1)
+            self.spread[n] = (d - d.mean((0, 1))).square().mean().clamp_min(1e-12)
 
     def losses(self, batch: Batch, group: str) -> dict[str, Tensor]:
-        """Unweighted terms of the x0-prediction; geometric ones in units of `Context.scale`, velocities by T / 4."""
+        """Unweighted terms of the x0-prediction; each but the classification is 1 where the answer is the mean clip."""
         c = self.config
         there = (batch.x != 0).flatten(2).any(-1)
         mask = self.representation.of_person(there)
@@ -98,13 +111,12 @@ class SkelDiffusion(Generator):
         )
         noised = add_noise(z, torch.randn_like(z), self.alpha_bar[told.time])
         x0 = self.denoiser(noised, told) * mask
-        real, made = (self.placed(f) / self.context.scale for f in (z, x0))
+        real, made = self.placed(z), self.placed(x0)
         seen = there[:, :, None, None, None].to(z)
         size = seen.sum() * math.prod(real.shape[3:])
         error = lambda n: (  # noqa: E731
             ((real - made).diff(n=n, dim=2) * seen).square().sum()
-            / (size * (real.shape[2] - n))
-            * (self.frames / 4) ** (2 * n)
+            / (size * (real.shape[2] - n) * self.spread[n])
         )
         named = self.denoiser.name(x0).float()
         return {
