@@ -246,7 +246,7 @@ def test_no_term_outweighs_the_others_for_its_unit(tiny_set: MotionSet) -> None:
     for frames in (16, 32):
         model = ready(tiny_set, frames=frames)
         batch = Trainer(model, tiny_set, TrainingConfig(batch=16, crop=1.0, scale=0.0, mirror=False), seed=0)
-        model.denoiser.forward = lambda x, told, keep=None: torch.zeros_like(x)  # the mean, when normalised
+        model.clean = lambda x, told, keep=None: torch.zeros_like(x)  # the mean, when normalised
         losses = model.losses(batch.sampler.batch(0, 1, 0, 1), "denoiser")
         for term in ("reconstruction", "position", "velocity", "acceleration"):
             assert 0.4 < float(losses[term]) < 2.5, (frames, term, losses)

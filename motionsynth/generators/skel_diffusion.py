@@ -32,6 +32,7 @@ from motionsynth.generators.denoiser import CodeEncoder, Conditions, Denoiser, P
 from motionsynth.generators.diffusion import add_noise, cosine_schedule, solve, walk
 from motionsynth.generators.diffusion_config import TERMS, PublishedSkelDiffusionConfig, SkelDiffusionConfig
 from motionsynth.generators.transfer import AnchorStyles, Body, fill_absent
+from motionsynth.generators.wiener import WienerGuess
 from motionsynth.motion import Motion
 from motionsynth.representation import Representation
 
@@ -64,6 +65,7 @@ class SkelDiffusion(Generator):
         self.register_buffer("alpha_bar", cosine_schedule(c.times), persistent=False)
         # Mean squares of the real clips' positions about their mean, of their velocities and of their accelerations.
         self.register_buffer("spread", torch.ones(3))
+        self.guess = None if c.as_published else WienerGuess(c.frames, d)
         # A style is a code and the whole clip.
         self.anchors = AnchorStyles(context, c.code + c.frames * d)
 
@@ -84,12 +86,22 @@ class SkelDiffusion(Generator):
         """Mean and spread of the features, and of what they say in metres."""
         x = whole(fill_absent(clips.x), self.frames)
         self.representation.fit(x)
+        if self.guess is not None:
+            self.guess.fit(self.encoded(x), self.representation.of_person((x != 0).flatten(2).any(-1)))
         x = x[:: -(-len(x) // SPREAD_CLIPS)]
         there = (x != 0).flatten(2).any(-1)
         seen = self.placed(self.encoded(x))[there]
         for n in range(3):
             d = seen.diff(n=n, dim=1)
             self.spread[n] = (d - d.mean((0, 1))).square().mean().clamp_min(1e-12)
+
+    def clean(self, x: Tensor, told: Conditions, keep: Tensor | None = None) -> Tensor:
+        """Noised features [B, T, D] -> clean ones; see `Denoiser.forward`.
+
+        Ours has the network mend the best linear guess (`WienerGuess`); as published it answers with the clip itself.
+        """
+        answer = self.denoiser(x, told, keep)
+        return answer if self.guess is None else self.guess(x, self.alpha_bar[told.time], answer)
 
     def losses(self, batch: Batch, group: str) -> dict[str, Tensor]:
         """Unweighted terms of the x0-prediction; each but the classification is 1 where the answer is the mean clip."""
@@ -110,7 +122,7 @@ class SkelDiffusion(Generator):
             has_code=u >= c.drop_all + c.drop_code,
         )
         noised = add_noise(z, torch.randn_like(z), self.alpha_bar[told.time])
-        x0 = self.denoiser(noised, told) * mask
+        x0 = self.clean(noised, told) * mask
         real, made = self.placed(z), self.placed(x0)
         seen = there[:, :, None, None, None].to(z)
         size = seen.sum() * math.prod(real.shape[3:])
@@ -219,8 +231,8 @@ class SkelDiffusion(Generator):
                 keep = (torch.from_numpy(u).to(device) >= c.sampling_dropout) / (1 - c.sampling_dropout)
             at = replace(told, time=torch.full_like(told.time, t))
             if c.guidance == 1:
-                return self.denoiser(x, at, keep)
-            both = self.denoiser(torch.cat([x, x]), at, None if keep is None else torch.cat([keep, keep]))
+                return self.clean(x, at, keep)
+            both = self.clean(torch.cat([x, x]), at, None if keep is None else torch.cat([keep, keep]))
             told_all, told_nothing = both.chunk(2)
             return told_nothing + c.guidance * (told_all - told_nothing)
 
