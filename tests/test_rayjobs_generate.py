@@ -311,13 +311,13 @@ def test_a_trained_generator_is_sampled_in_another_way(
 ) -> None:
     save(local, "motion_gan", tiny_set)
     plain, other = (
-        request_for(local, CHECKPOINT, {0: 4}, shard_size=4, sampling=s) for s in ({}, {"truncation": 0})
+        request_for(local, CHECKPOINT, {0: 4}, shard_size=4, sampling=s) for s in ({}, {"style_prior": "normal"})
     )
-    assert other.extra["sampling"] == {"truncation": 0} and "sampling" not in plain.extra
+    assert other.extra["sampling"] == {"style_prior": "normal"} and "sampling" not in plain.extra
     job.generate(local, [Wanted("p", plain), Wanted("o", other)], connect=join, actors=1)
     first, second = (read_dataset(local, p)[0].motions for p in "po")
     assert [m.seed for m in first] == [m.seed for m in second]
-    # Nothing is lent, so all that is left of a real clip's way is its length.
+    # Style is drawn instead of taken from a real clip.
     assert not any(np.array_equal(a.positions, b.positions) for a, b in zip(first, second, strict=True))
 
 
