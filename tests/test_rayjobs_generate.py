@@ -311,7 +311,8 @@ def test_a_trained_generator_is_sampled_in_another_way(
 ) -> None:
     save(local, "motion_gan", tiny_set)
     plain, other = (
-        request_for(local, CHECKPOINT, {0: 4}, shard_size=4, sampling=s) for s in ({}, {"style_prior": "normal"})
+        request_for(local, CHECKPOINT, {0: 4}, shard_size=4, sampling=s)
+        for s in ({}, {"style_prior": "normal"})
     )
     assert other.extra["sampling"] == {"style_prior": "normal"} and "sampling" not in plain.extra
     job.generate(local, [Wanted("p", plain), Wanted("o", other)], connect=join, actors=1)
