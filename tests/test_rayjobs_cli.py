@@ -189,6 +189,8 @@ def test_interrupt_is_clean(verb: list[str], do: str, how: signal.Signals) -> No
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # A shell's background jobs, this suite perhaps among them, are deaf to ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "asleep\n"
