@@ -118,11 +118,12 @@ def _run(
     except JobError as e:
         return _failed(FAILED, str(e))
     except KeyboardInterrupt:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         return _failed(INTERRUPTED, "Interrupted; run the same command again to go on where it stopped.")
     except Exception as e:
         traceback.print_exc()
         return _failed(FAILED, f"{type(e).__name__}: {e}", shown=True)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # heard, as whatever else it was turned into
 
 
 def _failed(code: int, message: str, shown: bool = False) -> tuple[int, Mapping[str, Any]]:

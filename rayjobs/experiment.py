@@ -69,6 +69,8 @@ class Options(cli.Common):
             recipe.bed, protocol=protocols[0], split=self.split, **{k: v for k, v in given.items() if v}
         )
         draws = {"draws": self.draws} if self.draws else {}
+        if self.scarce_only and bed.scarcity == "full":
+            raise InputError("--scarce-only leaves nothing of --scarcity full; give one of the two.")
         full = {"full": False} if self.scarce_only else {}
         return replace(recipe, bed=bed, protocols=protocols, **draws, **full)
 

@@ -88,6 +88,8 @@ def verb(options: Options) -> dict[str, Any]:
             "generate needs either --dataset with --recipe (every draw of a run) or --checkpoint (one checkpoint); "
             f"got {'both' if options.dataset else 'neither'}."
         )
+    if options.checkpoint and options.trained:
+        raise InputError("--trained names a run whose draws are sampled; with --checkpoint leave it out.")
     storage = options.open_storage()
     if options.dataset:
         return _all_draws(options, storage)
@@ -317,8 +319,8 @@ def claim(storage: Storage, prefix: str, request: GenerationRequest) -> None:
         storage.put_once(f"{prefix}/{REQUEST}", canonical_json(request.to_dict()).encode())
     except ConflictError:
         raise ConflictError(
-            f"'{storage.sub(prefix).uri}' holds the clips of another request (checkpoint, counts, seed, batch or shard "
-            "size differ); choose another run name, or delete that folder."
+            f"'{storage.sub(prefix).uri}' holds the clips of another request (checkpoint, counts, seed, sampling, "
+            "batch or shard size differ); choose another run name, or delete that folder."
         ) from None
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from cluster.connect import Connection, cores, plan_resources
 from motionsynth.beds import Bed, BedSpec
-from motionsynth.errors import InputError
+from motionsynth.errors import InputError, with_fields
 from motionsynth.plans import score_plan
 from motionsynth.protocol import (
     HYBRID,
@@ -135,13 +135,11 @@ def with_scores(recipe: Recipe, recogniser: str, seeds: int, training: Sequence[
     if seeds:
         plans = tuple(replace(p, seeds=seeds) for p in plans)
     if changed := cli.parse_fields("--training", training):
-        known = [f.name for f in fields(RecogniserTraining) if f.name not in ("recogniser", "augment")]
-        if unknown := sorted(set(changed) - set(known)):
-            raise InputError(f"A training has no setting '{unknown[0]}'. Known: {', '.join(known)}.")
-        try:
-            plans = tuple(replace(p, training=replace(p.training, **changed)) for p in plans)
-        except TypeError as e:
-            raise InputError(f"A training cannot take {changed}: {e}.") from None
+        allowed = [f.name for f in fields(RecogniserTraining) if f.name not in ("recogniser", "augment")]
+        plans = tuple(
+            replace(p, training=with_fields("A recogniser's training:", p.training, changed, allowed))
+            for p in plans
+        )
     return replace(recipe, scores=plans)
 
 

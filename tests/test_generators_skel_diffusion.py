@@ -217,6 +217,7 @@ def test_published_sizes(tiny_set: MotionSet) -> None:
         ({"solver": "euler"}, "solver is 'euler'; allowed: ddpm, ddim, dpm"),
         ({"sources": {"dream": 1.0}}, "sources name 'dream'. Known: code, "),
         ({"sources": {"code": 0.0}}, "give weights of at least 0, not all of them 0"),
+        ({"sources": {"code": "much"}}, "give weights of at least 0, not all of them 0"),
         ({"sources": {"code": -1.0}}, "give weights of at least 0, not all of them 0"),
         ({"steps": 2000}, "the schedule has 1000 times: take fewer"),
         ({"width": 100, "heads": 8}, "width is 100 for 8 heads; it must be a multiple of 16"),

@@ -325,10 +325,11 @@ def test_a_trained_generator_is_sampled_in_another_way(
 @pytest.mark.parametrize(
     ("sampling", "sentence"),
     [
-        ({"width": 64}, "no setting 'width' .* Those it can: truncation, style_prior"),
+        ({"width": 64}, "no setting 'width' .* Known: truncation, style_prior"),
         ({"truncation": 3}, "truncation is 3; it must lie between 0 and 2"),
-        ({"truncation": "much"}, "truncation is much"),
-        ({"style_prior": [1]}, "style_prior"),
+        ({"truncation": "much"}, "truncation is 'much'; it must be of type float, as 1.0 is"),
+        ({"truncation": True}, "truncation is True; it must be of type float"),
+        ({"style_prior": [1]}, r"style_prior is \[1\]; it must be of type str"),
     ],
 )
 def test_wrong_sampling_is_refused_before_ray_starts(

@@ -316,7 +316,8 @@ def test_the_training_is_set_from_the_command_line() -> None:
     assert replace(tcn.training, synthetic_share=0.5, mixup=0.0) == recipe.scores[0].training
     for wrong, sentence in (
         ("synthetic_share=0.7", "it must lie between 0 and 0.5"),
-        ("synthetic_share=much", "cannot take {'synthetic_share': 'much'}"),
+        ("synthetic_share=much", "synthetic_share is 'much'; it must be of type float, as 0.5 is"),
+        ("steps=2.5", "steps is 2.5; it must be of type int"),
         ("recogniser=tcn", "has no setting 'recogniser'. Known: optimiser"),
     ):
         with pytest.raises(InputError, match=sentence):

@@ -201,6 +201,7 @@ def test_options_choose_the_recipe(storage: Storage) -> None:
         ({"shots": 1}, "shots is 1"),
         ({"split": "train"}, "Unknown split 'train'"),
         ({"draws": -1}, "draws is -1"),
+        ({"scarcity": "full", "scarce_only": True}, "leaves nothing of --scarcity full"),
     ):
         with pytest.raises(InputError, match=sentence):
             chosen(**wrong)

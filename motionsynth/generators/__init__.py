@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from motionsynth.errors import InputError
+from motionsynth.errors import InputError, with_fields
 from motionsynth.generators.base import Batch, Context, Generator, SampleRequest, fit_context
 
 GENERATORS: dict[str, tuple[str, str, str]] = {
@@ -69,19 +69,11 @@ def config_of(config: Mapping[str, Any], sampling: Mapping[str, Any]) -> Any:
         sampling: Values for fields of `Generator.sampling`.
 
     Raises:
-        InputError: one is no such field, or out of range.
+        InputError: one is no such field, of another type, or out of range.
     """
     name = config["generator"]
-    allowed = _classes(name)[0].sampling
-    if wrong := sorted(set(sampling) - set(allowed)):
-        raise InputError(
-            f"Sampling of '{name}' has no setting '{wrong[0]}' that a trained generator could take. Those it can: "
-            f"{', '.join(allowed) or 'none'}."
-        )
-    try:
-        return build_config(name, {**config["generator_config"], **sampling})
-    except (AttributeError, TypeError, ValueError) as e:
-        raise InputError(f"Sampling of '{name}' cannot take {dict(sampling)}: {e}.") from None
+    trained = build_config(name, config["generator_config"])
+    return with_fields(f"Sampling of {name}:", trained, sampling, _classes(name)[0].sampling)
 
 
 def load_generator(

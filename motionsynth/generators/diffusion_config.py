@@ -120,7 +120,10 @@ class SkelDiffusionConfig:
         if unknown := [s for s in self.sources if s not in SOURCES]:
             raise InputError(f"skel_diffusion sources name '{unknown[0]}'. Known: {', '.join(SOURCES)}.")
         weights = list(self.sources.values())
-        if any(not math.isfinite(w) or w < 0 for w in weights) or sum(weights) <= 0:
+        if (
+            any(not isinstance(w, (int, float)) or not math.isfinite(w) or w < 0 for w in weights)
+            or sum(weights) <= 0
+        ):
             raise InputError(
                 f"skel_diffusion sources are {dict(self.sources)}; give weights of at least 0, not all of them 0."
             )

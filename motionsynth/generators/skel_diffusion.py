@@ -86,11 +86,11 @@ class SkelDiffusion(Generator):
         """Mean and spread of the features, and of what they say in metres."""
         x = whole(fill_absent(clips.x), self.frames)
         self.representation.fit(x)
+        z, there = self.encoded(x), (x != 0).flatten(2).any(-1)
         if self.guess is not None:
-            self.guess.fit(self.encoded(x), self.representation.of_person((x != 0).flatten(2).any(-1)))
-        x = x[:: -(-len(x) // SPREAD_CLIPS)]
-        there = (x != 0).flatten(2).any(-1)
-        seen = self.placed(self.encoded(x))[there]
+            self.guess.fit(z, self.representation.of_person(there))
+        every = -(-len(z) // SPREAD_CLIPS)
+        seen = self.placed(z[::every])[there[::every]]
         for n in range(3):
             d = seen.diff(n=n, dim=1)
             self.spread[n] = (d - d.mean((0, 1))).square().mean().clamp_min(1e-12)
