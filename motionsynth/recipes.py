@@ -1,5 +1,6 @@
 """Recipes: functions that return a complete configuration. A command picks one and overrides a few fields.
 
+`motionsynth.recipe_files` reads and writes them as JSON.
 A debug recipe is a real one with smaller numbers; tests use nothing else.
 """
 
@@ -209,15 +210,23 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def get_recipe(name: str) -> Recipe:
-    """A recipe by name, or several joined by commas: the first with the others as `compared`.
+    """A recipe by name or from a file, or several joined by commas: the first with the others as `compared`.
+
+    Args:
+        name: In `RECIPES`, or the path of a JSON file (see `motionsynth.recipe_files`), which ends in .json.
 
     Raises:
-        InputError: unknown name, or two recipes of one generator.
+        InputError: unknown name, a file that is no recipe, or two recipes of one generator.
     """
+    from motionsynth.recipe_files import read_recipe  # it imports this module
+
     names = [n.strip() for n in name.split(",")]
-    if unknown := [n for n in names if n not in RECIPES]:
-        raise InputError(f"Unknown recipe '{unknown[0]}'. Known: {', '.join(sorted(RECIPES))}.")
-    first, *others = (RECIPES[n]() for n in names)
+    if unknown := [n for n in names if n not in RECIPES and not n.endswith(".json")]:
+        raise InputError(
+            f"Unknown recipe '{unknown[0]}'. Known: {', '.join(sorted(RECIPES))}; or give the path of a recipe file, "
+            "which ends in .json."
+        )
+    first, *others = (RECIPES[n]() if n in RECIPES else read_recipe(n) for n in names)
     return replace(first, compared=tuple(others)) if others else first
 
 

@@ -34,18 +34,20 @@ class Options(cli.Common):
 
     Attributes:
         dataset: Name of a prepared dataset (see `rayjobs.prepare`).
-        recipe: What to run; the options below override single fields of it. Several joined by commas are trained on
-            the same beds and judged in one table, by the recognisers of the first.
+        recipe: What to run: a recipe's name, or the path of a JSON file that ends in .json and says what differs from
+            one; the options below override single fields of it. Several joined by commas are trained on the same
+            beds and judged in one table, by the recognisers of the first.
         protocol: Official split of the dataset, such as cross_subject (default: the recipe's, or the dataset's
             first where it has none of that name). Several joined by commas (fold1,fold2), or "all", are pooled
             in one table.
-        split: "validation" judges by people held out of the training half; "test" reads the test half.
+        split: "validation" judges by people held out of the training half; "test" reads the test half. No recipe
+            sets it.
         scarcity: rare, few, fraction or full.
         shots: Clips per rare class.
         fraction: Share of the clips kept, with --scarcity fraction.
         draws: Number of draws.
         scarce_only: Leave out the bed with all clips, and with it training on synthetic clips alone.
-        seed: Changes every draw and generator.
+        seed: Changes every draw and generator (default: the recipe's).
     """
 
     dataset: str
@@ -60,10 +62,11 @@ class Options(cli.Common):
     seed: int = 0
 
     def chosen(self, storage: Storage) -> Recipe:
-        """The recipe with the overrides in place."""
+        """The recipe with the overrides in place; `split` always decides, whatever a recipe file says."""
         recipe = get_recipe(self.recipe)
         known = [str(s["name"]) for s in read_manifest(storage, data_prefix(self.dataset)).header.splits]
-        protocols = chosen_protocols(self.dataset, known, self.protocol, recipe.bed.protocol)
+        asked = self.protocol or ",".join(recipe.protocols)
+        protocols = chosen_protocols(self.dataset, known, asked, recipe.bed.protocol)
         given = {"scarcity": self.scarcity, "shots": self.shots, "fraction": self.fraction, "seed": self.seed}
         bed = replace(
             recipe.bed, protocol=protocols[0], split=self.split, **{k: v for k, v in given.items() if v}
