@@ -73,10 +73,17 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What a caller is told every `report_every` steps and at the end."""
+    """What a caller is told every `report_every` steps and at the end.
+
+    Attributes:
+        step: Steps taken.
+        end: Steps after which `fit` stops.
+        metrics: Mean of every term since the last report.
+        state: The trainer's, for a checkpoint.
+    """
 
     step: int
-    total_steps: int
+    end: int
     metrics: dict[str, float]
     state: Callable[[], dict[str, Any]]
 
@@ -299,19 +306,26 @@ class Trainer:
             o.load_state_dict(state["optimisers"][name])
 
 
-def fit(trainer: Trainer) -> Iterator[Report]:
-    """Train to the end; yields a report every `report_every` steps and after the last one."""
+def fit(trainer: Trainer, until: int = 0) -> Iterator[Report]:
+    """Train to the end; yields a report every `report_every` steps and after the last one.
+
+    Args:
+        trainer: Of any step.
+        until: Stop after this step, with the learning rate where a whole training has it there (0: the end).
+
+    Raises:
+        InputError: a loss term is no longer finite.
+    """
     sums: dict[str, list[float]] = {}
-    while trainer.step < trainer.total_steps:
+    end = min(until or trainer.total_steps, trainer.total_steps)
+    while trainer.step < end:
         for k, v in trainer.advance().items():
             if not np.isfinite(v):
                 raise InputError(
                     f"Loss term '{k}' became {v} at step {trainer.step}; lower the learning rate or that term's weight."
                 )
             sums.setdefault(k, []).append(v)
-        if trainer.step % trainer.config.report_every == 0 or trainer.step == trainer.total_steps:
+        if trainer.step % trainer.config.report_every == 0 or trainer.step == end:
             metrics = {k: float(np.mean(v)) for k, v in sums.items()}
             sums = {}
-            yield Report(
-                step=trainer.step, total_steps=trainer.total_steps, metrics=metrics, state=trainer.state
-            )
+            yield Report(step=trainer.step, end=end, metrics=metrics, state=trainer.state)

@@ -25,7 +25,7 @@ from cluster.connect import Connection
 from motionsynth.errors import InputError
 from motionsynth.generators import config_of
 from rayjobs import cli, experiment
-from rayjobs.shard_pool import Grade, Pool, Shard, check_unchanged, header_of, make_shards
+from rayjobs.shard_pool import Grade, Pool, Shard, check_unchanged, header_of, make_shards, make_shards_here
 from storage import ConflictError, MissingError, Storage
 from storage.checkpoints import checkpoint_digest, read_config
 from storage.header import Header, canonical_json
@@ -209,7 +209,7 @@ def generate(
     storage: Storage,
     wanted: Sequence[Wanted],
     *,
-    connect: Callable[[], Connection],
+    connect: Callable[[], Connection] | None,
     actors: int | None = None,
     cpus_per_actor: float = 1.0,
     gpus_per_actor: float = 0.0,
@@ -220,7 +220,7 @@ def generate(
     Args:
         storage: Where.
         wanted: Which sets; the shards of all of them go through one pool of actors.
-        connect: Called only if there is work to do: starts or joins Ray.
+        connect: Called only if there is work to do: starts or joins Ray. None makes the shards in this process.
         actors, cpus_per_actor, gpus_per_actor: See `Pool`.
         grade: Fills the quality columns.
 
@@ -239,10 +239,16 @@ def generate(
         for s in sets:
             if s.todo:
                 check_unchanged(storage, s.wanted.request.checkpoint, s.wanted.request.checkpoint_digest)
-        pool = Pool(
-            connection=connect(), actors=actors, cpus_per_actor=cpus_per_actor, gpus_per_actor=gpus_per_actor
-        )
-        made, errors = make_shards(storage, todo, pool, grade)
+        if connect is None:
+            made, errors = make_shards_here(storage, todo, grade, gpu=gpus_per_actor > 0)
+        else:
+            pool = Pool(
+                connection=connect(),
+                actors=actors,
+                cpus_per_actor=cpus_per_actor,
+                gpus_per_actor=gpus_per_actor,
+            )
+            made, errors = make_shards(storage, todo, pool, grade)
     results = [s.commit(storage, made) for s in sets]
     if errors:
         listed = "\n".join(f"  {e}" for e in sorted(errors))

@@ -29,21 +29,23 @@ def generate_beds(
     dataset: str,
     run: str,
     recipe: Recipe,
-    connect: Callable[[], Connection],
+    connect: Callable[[], Connection] | None,
     *,
     actors: int | None = None,
     gpus_per_actor: float = 0.0,
     trained: str = "",
     sampling: Mapping[str, Any] | None = None,
+    previews: bool = True,
 ) -> dict[str, Any]:
     """Generate for every bed that is not done, with every generator of the recipe and those it is compared with.
 
     Args:
         storage, dataset, run, recipe: What, and where the clips are to lie.
-        connect: Called only if there is work to do.
+        connect: Called only if there is work to do; None makes everything in this process (see `generate`).
         actors, gpus_per_actor: See `generate`.
         trained: Run whose checkpoints are sampled (default: `run`).
         sampling: See `request_for`.
+        previews: Draw a picture of each set.
 
     Raises:
         InputError: a bed has no finished checkpoint.
@@ -74,7 +76,7 @@ def generate_beds(
     results = []
     for (generator, spec, prefix, train), result in zip(beds, made, strict=True):
         picture = f"{prefix}/preview"
-        if result["shards_made"] or not storage.exists(f"{picture}.png"):
+        if previews and (result["shards_made"] or not storage.exists(f"{picture}.png")):
             _preview(storage, picture, train, read_dataset(storage, result["prefix"])[0])
         results.append({"bed": spec.key, "generator": generator, "preview": f"{picture}.png", **result})
     return {"beds": results, "seconds": round(time.monotonic() - began, 2)}

@@ -106,7 +106,7 @@ def refine(
     clips: dict[BedSpec, int] = {}
     for spec, generator in sets:
         raw = _raw(storage, dataset, run, spec, generator)
-        done = _finished(storage, dataset, run, spec, generator)
+        done = graded(storage, dataset, run, spec, generator)
         wanted = origin(storage, dataset, raw, recipe.refine)
         if done is not None and _settings(done) == wanted:
             continue
@@ -155,7 +155,8 @@ def _raw(storage: Storage, dataset: str, run: str, spec: BedSpec, generator: str
         ) from None
 
 
-def _finished(storage: Storage, dataset: str, run: str, spec: BedSpec, generator: str) -> Manifest | None:
+def graded(storage: Storage, dataset: str, run: str, spec: BedSpec, generator: str) -> Manifest | None:
+    """The manifest of a generator's refined clips on a bed, None while there is none."""
     try:
         return read_manifest(storage, _target(run, dataset, spec, generator))
     except MissingError:

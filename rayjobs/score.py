@@ -254,9 +254,12 @@ def score(
     readings = _count_reading(storage, dataset, recipe, bool(todo))
     if todo:
         _run_all(storage, dataset, prefix, todo, connect(), workers)
-    stored = {t.id: json.loads(storage.read(f"{prefix}/{t.id}.json")) for t, _ in tasks}
-    records = [for_bed(ScoreRecord.from_dict(stored[t.id]), bed) for t, bed in tasks if t.arm != QUALITY]
-    quality = [{"generator": t.generator, **stored[t.id]} for t, _ in tasks if t.arm == QUALITY]
+    records = stored_records(storage, dataset, tasks)
+    quality = [
+        {"generator": t.generator, **json.loads(storage.read(f"{prefix}/{t.id}.json"))}
+        for t, _ in tasks
+        if t.arm == QUALITY
+    ]
     result = {
         "protocol": PROTOCOL_VERSION,
         "dataset": dataset,
@@ -277,6 +280,17 @@ def score(
     }
     write(storage, dataset, run, recipe, result, records, part=bool(only))
     return result
+
+
+def stored_records(storage: Storage, dataset: str, tasks: Sequence[tuple[Task, Bed]]) -> list[ScoreRecord]:
+    """The records of tasks that were done, each as its bed sees it; generated sets' own figures are left out.
+
+    Raises:
+        MissingError: one was not done.
+    """
+    prefix = experiment.scores_prefix(dataset)
+    read = {t.id: json.loads(storage.read(f"{prefix}/{t.id}.json")) for t, _ in tasks if t.arm != QUALITY}
+    return [for_bed(ScoreRecord.from_dict(read[t.id]), bed) for t, bed in tasks if t.arm != QUALITY]
 
 
 def _count_reading(storage: Storage, dataset: str, recipe: Recipe, reading: bool) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -150,6 +149,22 @@ def make_shards(
     return records, errors
 
 
+def make_shards_here(
+    storage: Storage, todo: Sequence[Shard], grade: Grade | None, gpu: bool = False
+) -> tuple[dict[tuple[str, str], ShardRecord], list[str]]:
+    """The same in this process, without Ray: for one that is a Ray worker itself."""
+    writer = ShardWriter(storage, grade, gpu)
+    records: dict[tuple[str, str], ShardRecord] = {}
+    errors: list[str] = []
+    for shard in todo:
+        record, error = writer.attempt(shard.prefix, shard.spec)
+        if record is None:
+            errors.append(error)
+        else:
+            records[shard.key] = record
+    return records, errors
+
+
 def check_unchanged(storage: Storage, prefix: str, digest: str) -> None:
     """Raises InputError: the checkpoint is not the one that was meant."""
     if checkpoint_digest(storage, prefix) != digest:
@@ -183,17 +198,19 @@ class ShardWriter:
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
         at, prefix = int(batch["at"][0]), str(batch["prefix"][0])
-        spec = ShardSpec.from_dict(json.loads(str(batch["spec"][0])))
-        record, error = None, ""
+        record, error = self.attempt(prefix, ShardSpec.from_dict(json.loads(str(batch["spec"][0]))))
+        said = {"at": at, "record": record and record.to_dict(), "error": error}
+        return {"result": [json.dumps(said)]}
+
+    def attempt(self, prefix: str, spec: ShardSpec) -> tuple[ShardRecord | None, str]:
+        """Write one shard: its record, or None and a sentence for what went wrong."""
         try:
-            record = self.write(prefix, spec).to_dict()
+            return self.write(prefix, spec), ""
         except Exception as e:
             # Listed by the driver; the other shards go on. Ray itself retries when the process dies.
             logger.debug("shard %s", key_of(spec), exc_info=True)
-            error = (
-                f"{prefix}/{key_of(spec)}: {e if isinstance(e, InputError) else f'{type(e).__name__}: {e}'}"
-            )
-        return {"result": [json.dumps({"at": at, "record": record, "error": error, "pid": os.getpid()})]}
+            said = e if isinstance(e, InputError) else f"{type(e).__name__}: {e}"
+            return None, f"{prefix}/{key_of(spec)}: {said}"
 
     def write(self, prefix: str, spec: ShardSpec) -> ShardRecord:
         """Sample, grade, encode and write one shard below a prefix."""

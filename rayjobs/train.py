@@ -311,7 +311,7 @@ def _loop(config: Mapping[str, Any]) -> None:
 
 def run_loop(
     storage: Storage, dataset: str, run: str, recipe: Recipe, bed: BedSpec, *, rank: int = 0, world: int = 1,
-    device: Any = "cpu", tell: Any = None,
+    device: Any = "cpu", tell: Any = None, until: int = 0, start: str = "",
 ) -> None:  # fmt: skip
     """Train one bed to its end, from its last checkpoint if there is one. Needs no Ray.
 
@@ -320,6 +320,8 @@ def run_loop(
         rank, world: Of this process; `torch.distributed` must be initialised if world is above 1.
         device: Where the networks live.
         tell: Called on every rank with the metrics of each report.
+        until: Step at which this training counts as finished (0: its last).
+        start: Prefix of a checkpoint from which a training without one of its own goes on.
     """
     import torch
 
@@ -333,12 +335,13 @@ def run_loop(
     generator = build_generator(recipe.generator, recipe.generator_config, context).to(device)
     trainer = Trainer(generator, clips.train, recipe.training, seed=bed.seed, rank=rank, world=world)
     last = latest_checkpoint(storage, f"{prefix}/checkpoints")
-    if last is not None and (state := load_state(storage, last.prefix)) is not None:
+    origin = last.prefix if last is not None else start
+    if origin and (state := load_state(storage, origin)) is not None:
         trainer.load_state(state)
         logger.info("%s goes on from step %d.", bed.key, trainer.step)
     board = _Board(storage, prefix, trainer.step) if rank == 0 else None
     data = read_manifest(storage, experiment.data_prefix(dataset)).digest
-    for r in fit(trainer):
+    for r in fit(trainer, until):
         if board is not None:
             board.add(r.step, r.metrics)
             config = {
@@ -348,7 +351,7 @@ def run_loop(
                 "training": asdict(recipe.training),
                 "bed": asdict(bed),
                 "data": data,
-                "finished": r.step == r.total_steps,
+                "finished": r.step == r.end,
                 "metrics": r.metrics,
             }
             tensors = trainer.averaged_generator().state_dict()

@@ -57,7 +57,7 @@ def test_same_seed_same_losses(tiny_set: MotionSet) -> None:
 def test_reports_come_every_so_often_and_at_the_end(tiny_set: MotionSet) -> None:
     trainer = trainer_of(tiny_set, replace(CONFIG, steps=3, rare_steps=4, report_every=3))
     reports = list(fit(trainer))
-    assert [(r.step, r.total_steps) for r in reports] == [(3, 7), (6, 7), (7, 7)]
+    assert [(r.step, r.end) for r in reports] == [(3, 7), (6, 7), (7, 7)]
     names = {f"{g}/{t}" for g, ts in trainer.generator.terms.items() for t in ts}
     names |= {f"diagnostic/{k}" for k in trainer.generator.diagnostics()}
     assert all(set(r.metrics) == names for r in reports)

@@ -61,6 +61,11 @@ def build_generator(name: str, config: Any, context: Context) -> Generator:
     return _classes(name)[0](config, context)
 
 
+def sampling_fields(name: str) -> tuple[str, ...]:
+    """Fields of a generator's config that sampling alone reads. Raises InputError: unknown name."""
+    return _classes(name)[0].sampling
+
+
 def config_of(config: Mapping[str, Any], sampling: Mapping[str, Any]) -> Any:
     """The config of a checkpoint's generator, with other settings for sampling.
 
