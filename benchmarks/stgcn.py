@@ -20,6 +20,7 @@ import torch
 
 from benchmarks.report import machine, measured, median, table
 from motionsynth.errors import InputError
+from motionsynth.precision import autocast
 from motionsynth.recognisers import stgcn
 from motionsynth.skeleton import get_skeleton
 from tests import reference_stgcn
@@ -80,7 +81,7 @@ def _size(settings: Settings, base: int, frames: int, batch: int) -> dict[str, f
 
     def step(model: torch.nn.Module) -> float:
         start = time.process_time()
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+        with autocast("bfloat16" if settings.bf16 else "float32", "cpu"):
             out = model(x)
         (out * direction).sum().backward()
         return time.process_time() - start

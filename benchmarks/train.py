@@ -29,6 +29,7 @@ from motionsynth.augment import AugmentConfig, augment, whole
 from motionsynth.errors import InputError
 from motionsynth.generators import GENERATORS, SampleRequest, build_config, build_generator, fit_context
 from motionsynth.motion import MotionSet, mirrored_labels
+from motionsynth.precision import autocast
 from motionsynth.recognisers import RECOGNISERS, RecogniserInfo, build_recogniser
 from motionsynth.recognition import RecogniserTraining, to_tensors
 from motionsynth.training import Trainer, TrainingConfig
@@ -182,7 +183,7 @@ def _recogniser(
     batch, labels = (_repeated(t, config.batch).to(settings.device) for t in (x, y))
 
     def train() -> None:
-        with torch.autocast(settings.device, torch.bfloat16, enabled=settings.bf16):
+        with autocast("bfloat16" if settings.bf16 else "float32", settings.device):
             loss = model.losses(model.features(batch), labels, config.label_smoothing).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

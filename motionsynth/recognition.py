@@ -17,9 +17,9 @@ from torch import Tensor
 from motionsynth.augment import AugmentConfig, augment, whole
 from motionsynth.errors import InputError, check_ranges
 from motionsynth.motion import MotionSet, canonical, mirrored_labels, repair_jumps, resample
+from motionsynth.precision import PRECISIONS, autocast
 from motionsynth.recognisers import Recogniser, RecogniserInfo, build_recogniser
 
-PRECISIONS = ("float32", "bfloat16")
 OPTIMISERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("one_cycle", "constant", "plateau", "cosine")
 PLATEAU_STEPS = 50
@@ -265,7 +265,7 @@ def train_recogniser(
         fakes = int(want_fake.sum())
         blend = blended(x, y, fakes, config.mixup, draw)
         weights = clip_weights(config, step, fakes)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
+        with autocast(config.precision, "cpu"):
             features = model.features(x if blend is None else blend.x)
             losses = model.losses(features, y, config.label_smoothing)
             if blend is not None:

@@ -24,7 +24,8 @@ from motionsynth.errors import InputError, check_ranges
 from motionsynth.generators.base import Batch, Context, Generator
 from motionsynth.losses import weighted_sum
 from motionsynth.motion import MotionSet, mirrored_labels
-from motionsynth.recognition import PRECISIONS, STORED_FRAMES, to_tensors
+from motionsynth.precision import PRECISIONS, autocast
+from motionsynth.recognition import STORED_FRAMES, to_tensors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +43,8 @@ class TrainingConfig:
         scale: Body scale 1 + U(-scale, scale) per clip.
         mirror: Reflect half of the clips where the class allows it.
         average: Decay per step of the weights that sample.
-        precision: "float32", or "bfloat16" for mixed precision: layers compute in it, weights and geometry do not.
+        precision: "float32", or "bfloat16" for mixed precision: layers compute in it, weights and geometry do not
+            (see `motionsynth.precision`).
         report_every: Steps between reports (logging and checkpoints).
     """
 
@@ -242,8 +244,7 @@ class Trainer:
             inside = set(mine)
             for p in self.generator.parameters():
                 p.requires_grad_(p in inside)
-            mixed = self.config.precision == "bfloat16"
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+            with autocast(self.config.precision, self.device.type):
                 terms = self.generator.losses(batch, group)
             logged |= {f"{group}/{k}": v.detach().item() for k, v in terms.items()}
             mine_weights = {k: weights[k] for k in self.generator.terms[group]}

@@ -148,7 +148,10 @@ def test_without_rare_classes_stage_1_takes_the_steps_of_stage_2(tiny_set: Motio
     assert steps[-1] == CONFIG.steps + CONFIG.rare_steps and trainer.stage == 1
 
 
-def test_mixed_precision_trains_to_the_same_losses(tiny_set: MotionSet) -> None:
+def test_mixed_precision_trains_to_the_same_losses(
+    tiny_set: MotionSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("motionsynth.precision._emulated", lambda: False)
     logged = []
     for precision in ("float32", "bfloat16"):
         trainer = trainer_of(tiny_set, replace(CONFIG, precision=precision))
@@ -157,6 +160,7 @@ def test_mixed_precision_trains_to_the_same_losses(tiny_set: MotionSet) -> None:
     assert logged[0].keys() == logged[1].keys()
     for k, v in logged[0].items():
         assert logged[1][k] == pytest.approx(v, rel=0.05, abs=0.05)
+    assert logged[0] != logged[1]
     with pytest.raises(InputError, match="precision is 'half'; allowed: float32, bfloat16"):
         replace(CONFIG, precision="half")
 
