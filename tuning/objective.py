@@ -1,0 +1,281 @@
+"""What one trial is: train, generate, refine, score on validation people, by the same functions as the jobs.
+
+Everything is stored under a hash of what decides it (below `runs/tune-HASH`), so that nothing is computed twice: a
+trial that differs in its mixing alone takes generator and clips of another one, and a trial that was killed goes on
+from the last checkpoint. All trials share draws and seeds (common random numbers), and with them the strong real arm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from motionsynth.beds import BedSpec
+from motionsynth.generators import sampling_fields
+from motionsynth.metrics_gain import paired_interval
+from motionsynth.protocol import REFINED
+from motionsynth.recipes import Recipe
+from rayjobs import cli, experiment, refine, score, train
+from rayjobs.generate_beds import generate_beds
+from storage import Storage
+from storage.manifest import read_manifest
+from tuning.space import Axis, applied
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What all trials of a search share.
+
+    Attributes:
+        storage, dataset: Where.
+        recipe: Before any setting is changed; its beds and seeds are those of every trial. `full` is off.
+        rungs: Shares of the training after which a trial is judged, rising to 1.
+        refined: Judge refined clips.
+        gpu: Whether generators train and sample on a GPU.
+    """
+
+    storage: Storage
+    dataset: str
+    recipe: Recipe
+    rungs: tuple[float, ...] = (1.0,)
+    refined: bool = False
+    gpu: bool = False
+
+    @property
+    def arm(self) -> str:
+        """The arm that is judged."""
+        return f"{REFINED if self.refined else ''}{self.recipe.generator}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """A stretch of a generator's training under one set of values: population-based training changes them between.
+
+    Attributes:
+        values: Settings, by axis.
+        until: Share of the training at its end.
+    """
+
+    values: Mapping[str, Any]
+    until: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """What a trial came to at a rung.
+
+    Attributes:
+        fraction: Share of the training.
+        steps: Generator's steps so far.
+        rare_recall: Mean over draws and seeds, in [0, 1]: what the search maximises.
+        macro: Macro accuracy, likewise.
+        gain: Rare recall over the strong real arm in points, paired by draw and seed: mean, lo, hi, n.
+        runs: Of each draw and seed: recogniser, bed, seed, rare_recall, strong.
+        seconds: Spent on this rung.
+    """
+
+    fraction: float
+    steps: int
+    rare_recall: float
+    macro: float
+    gain: Mapping[str, float]
+    runs: Sequence[Mapping[str, Any]]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return cli.plain(asdict(self))
+
+
+def evaluate(job: Job, values: Mapping[str, Any], past: Sequence[Segment] = ()) -> Iterator[Judged]:
+    """Run one trial, rung by rung.
+
+    Args:
+        job: What it shares with the others.
+        values: Its settings.
+        past: How the generator that it goes on with was trained so far.
+
+    Yields:
+        What it came to at every rung that `past` does not cover.
+
+    Raises:
+        InputError: the recipe cannot take the values, a loss term is no longer finite, or every clip was refused.
+    """
+    recipe = applied(job.recipe, values)
+    done = past[-1].until if past else 0.0
+    for fraction in (f for f in job.rungs if f > done):
+        began = time.perf_counter()
+        past = (*past, Segment(values=values, until=fraction))
+        steps = _train(job, past)
+        run = _clips(job, recipe, _name(job, past))
+        yield _judge(job, recipe, run, fraction, steps, time.perf_counter() - began)
+
+
+def strong_arm(job: Job, connect: Callable[[], Any]) -> None:
+    """Train the real arm that every trial is compared with, once, over all workers."""
+    score.score(job.storage, job.dataset, "tune-strong", job.recipe, connect, only=("strong",))
+
+
+def trains_apart(job: Job, axes: Sequence[Axis]) -> bool:
+    """Whether the axes leave the generator's training alone, so that all trials share one."""
+    ends = lambda a: a.choices or (a.value(0.0), a.value(1.0))  # noqa: E731
+    names = {
+        _name(job, [Segment(values={a.name: v}, until=1.0)]) for a in axes for v in (a.default, *ends(a))
+    }
+    return len(names) == 1
+
+
+def train_once(job: Job, connect: Callable[[], Any]) -> None:
+    """Train the generator that all trials share, by the ordinary job."""
+    run = _name(job, [Segment(values={}, until=1.0)])
+    gpus = float(job.gpu)
+    train.train(job.storage, job.dataset, run, job.recipe, connect, gpus_per_worker=gpus)
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+
+
+def _name(job: Job, past: Sequence[Segment]) -> str:
+    """Run of a generator: all that decides its weights."""
+    data = read_manifest(job.storage, experiment.data_prefix(job.dataset)).digest
+    lineage = []
+    for segment in past:
+        recipe = applied(job.recipe, segment.values)
+        unused = sampling_fields(recipe.generator)
+        config = {k: v for k, v in asdict(recipe.generator_config).items() if k not in unused}
+        training = {k: v for k, v in asdict(recipe.training).items() if k != "report_every"}
+        lineage.append([config, training, segment.until])
+    return f"tune-{_digest(data, job.recipe.generator, lineage)}"
+
+
+def _steps(recipe: Recipe, share: float) -> int:
+    whole = recipe.training.steps + recipe.training.rare_steps
+    return max(1, round(share * whole))
+
+
+def _train(job: Job, past: Sequence[Segment]) -> int:
+    """Train the last segment on every bed; returns the steps taken in all."""
+    recipe = applied(job.recipe, past[-1].values)
+    until = _steps(recipe, past[-1].until)
+    run = _name(job, past)
+    for bed in recipe.beds:
+        prefix = partial(experiment.bed_prefix, dataset=job.dataset, bed=bed, generator=recipe.generator)
+        if train.finished_checkpoint(job.storage, prefix(run)):
+            continue
+        start = ""
+        if len(past) > 1:
+            before = train.finished_checkpoint(job.storage, prefix(_name(job, past[:-1])))
+            if before is None:
+                raise cli.JobError(
+                    f"The training that a trial goes on with is gone ({bed.key}); search anew."
+                )
+            start = before.prefix
+        train.run_loop(
+            job.storage, job.dataset, run, recipe, bed, device="cuda" if job.gpu else "cpu", until=until, start=start
+        )  # fmt: skip
+    return until
+
+
+def _clips(job: Job, recipe: Recipe, trained: str) -> str:
+    """Generate and refine on every bed, in this process; returns the run that holds the clips."""
+    named = {f: getattr(recipe.generator_config, f) for f in sampling_fields(recipe.generator)}
+    parts = [trained, named, recipe.synthetic_per_class]
+    if job.refined:
+        parts.append(asdict(recipe.refine))
+    run = f"tune-{_digest(*parts)}"
+    generate_beds(
+        job.storage, job.dataset, run, recipe, None, gpus_per_actor=float(job.gpu), trained=trained,
+        sampling=json.loads(json.dumps(named)), previews=False,
+    )  # fmt: skip
+    if job.refined:
+        for bed in recipe.beds:
+            if refine.graded(job.storage, job.dataset, run, bed, recipe.generator) is None:
+                refine.refine_bed(job.storage, job.dataset, run, recipe.refine, bed, [recipe.generator])
+    return run
+
+
+def _judge(job: Job, recipe: Recipe, run: str, fraction: float, steps: int, seconds: float) -> Judged:
+    began = time.perf_counter()
+    arms = ("strong", job.arm.split(":")[0])
+    tasks = score.plan_tasks(job.storage, job.dataset, run, recipe, arms)
+    tasks = [(task, bed) for task, bed in tasks if task.arm in ("strong", job.arm)]
+    prefix = experiment.scores_prefix(job.dataset)
+    scorer = score.Scorer(job.storage, job.dataset, prefix)
+    for task, _ in tasks:
+        if not job.storage.exists(f"{prefix}/{task.id}.json"):
+            scorer.run(task)
+    records = score.stored_records(job.storage, job.dataset, tasks)
+    strong = {(r.recogniser, r.bed, r.seed): r.rare_recall for r in records if r.arm == "strong"}
+    mine = [r for r in records if r.arm == job.arm]
+    pairs = [(r, strong[r.recogniser, r.bed, r.seed]) for r in mine]
+    gain = paired_interval(100 * np.array([r.rare_recall - s for r, s in pairs]))
+    return Judged(
+        fraction=fraction,
+        steps=steps,
+        rare_recall=float(np.mean([r.rare_recall for r in mine])),
+        macro=float(np.mean([r.macro for r in mine])),
+        gain=asdict(gain),
+        runs=[
+            {
+                "recogniser": r.recogniser,
+                "bed": r.bed,
+                "seed": r.seed,
+                "rare_recall": r.rare_recall,
+                "strong": s,
+            }
+            for r, s in pairs
+        ],
+        seconds=round(seconds + time.perf_counter() - began, 2),
+    )
+
+
+def trial_seconds(job: Job) -> dict[str, float]:
+    """How long one trial with the recipe's own settings takes in one process, by stage; from a few steps of each.
+
+    Raises:
+        InputError: the clips cannot be trained on.
+    """
+    import torch
+
+    from motionsynth.generators import build_generator, fit_context
+    from motionsynth.protocol import BedTensors
+    from motionsynth.recognition import train_recogniser
+    from motionsynth.training import Trainer
+
+    torch.set_num_threads(1)
+    recipe = job.recipe
+    spec: BedSpec = recipe.beds[0]
+    bed = experiment.load_bed(job.storage, job.dataset, spec)
+    context = fit_context(bed.train, bed.rare if spec.scarcity != "full" else ())
+    device = torch.device("cuda" if job.gpu else "cpu")
+    generator = build_generator(recipe.generator, recipe.generator_config, context).to(device)
+    trainer = Trainer(generator, bed.train, recipe.training, seed=0)
+    trainer.advance()
+    began = time.perf_counter()
+    for _ in range(CALIBRATION_STEPS):
+        trainer.advance()
+    per_step = (time.perf_counter() - began) / CALIBRATION_STEPS
+    tensors = BedTensors.of(bed)
+    judging = 0.0
+    for plan in recipe.scores:
+        few = replace(plan.training, steps=CALIBRATION_STEPS)
+        began = time.perf_counter()
+        train_recogniser(tensors.train, tensors.info, bed.train.class_names, few, 0)
+        per = (time.perf_counter() - began) / CALIBRATION_STEPS
+        judging += per * plan.training.steps * plan.seeds
+    beds = len(recipe.beds)
+    return {
+        "train": per_step * _steps(recipe, 1.0) * beds,
+        "score": judging * beds * len(job.rungs),
+    }
+
+
+CALIBRATION_STEPS = 4

@@ -1,0 +1,232 @@
+"""A study as it lies in storage: what was searched, and the trials with what each had reached at which rung.
+
+    studies/NAME/study.json         what was searched
+    studies/NAME/trials/ID.json     one per trial
+
+Trial number 0 is the default setting: a search evaluates it before any other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from motionsynth.errors import InputError
+from motionsynth.metrics_gain import Interval
+from rayjobs.cli import check_name
+from storage import Storage
+
+ROOT = "studies"
+STUDY = "study.json"
+KINDS = ("weight", "log", "linear", "choice")
+DEFAULT = 0
+"""Number of the trial of the default setting."""
+ZERO_PLACE = -0.15
+"""Where a weight of 0 stands, in units of its range: apart from the smallest weight, on the same side."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Axis:
+    """A setting that was searched, as the study recorded it.
+
+    Attributes:
+        kind: `weight` (logarithmic, or exactly 0), `log`, `linear` or `choice`.
+        low, high: Range; NaN for `choice`.
+        choices: Of `choice`.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    low: float
+    high: float
+    choices: tuple[Any, ...]
+
+    def place(self, value: Any) -> float:
+        """Where a number stands: 0 and 1 are the ends of the range, `ZERO_PLACE` is 0 on a logarithmic axis."""
+        if self.kind == "linear":
+            return (value - self.low) / (self.high - self.low) if self.high > self.low else value - self.low
+        if value <= 0:
+            return ZERO_PLACE
+        span = math.log(self.high / self.low)
+        return math.log(value / self.low) / (span or 1.0)
+
+    @property
+    def searched(self) -> str:
+        """The range in words."""
+        if self.kind == "choice":
+            return " or ".join(text(c) for c in self.choices)
+        how = {"weight": ", logarithmic, or 0", "log": ", logarithmic"}.get(self.kind, "")
+        return f"{text(self.low)} to {text(self.high)}{how}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rung:
+    """What a trial had reached after a fraction of the steps. Recalls in [0, 1], the gain in points.
+
+    Attributes:
+        gain: Over the strong arm.
+        seconds: That this rung took.
+        runs: Of each recogniser: bed, seed, its rare recall and that of the strong arm.
+    """
+
+    fraction: float
+    steps: int
+    rare_recall: float
+    gain: Interval
+    macro: float
+    seconds: float
+    runs: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """One setting.
+
+    Attributes:
+        rungs: From the first to the last that it reached.
+        ended: False while it runs, and where the search was interrupted.
+        error: Why it failed; "" if it did not.
+    """
+
+    id: str
+    number: int
+    values: Mapping[str, Any]
+    rungs: tuple[Rung, ...]
+    ended: bool
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """A search with its trials by number; `rungs` are the fractions of the steps at which they are judged."""
+
+    name: str
+    dataset: str
+    recipe: str
+    algorithm: str
+    seed: int
+    axes: tuple[Axis, ...]
+    rungs: tuple[float, ...]
+    trials: tuple[Trial, ...]
+
+    def finished(self, trial: Trial) -> bool:
+        """Whether a trial has a figure at the last rung."""
+        if not trial.rungs:
+            return False
+        last = trial.rungs[-1]
+        return last.fraction >= self.rungs[-1] - 1e-9 and math.isfinite(last.rare_recall)
+
+    def state(self, trial: Trial) -> str:
+        """`finished`, `failed`, `stopped` (before the last rung), or `running` (or interrupted)."""
+        if self.finished(trial):
+            return "finished"
+        return "failed" if trial.error else "stopped" if trial.ended else "running"
+
+
+def read_study(storage: Storage, name: str) -> Study:
+    """A study as it lies in storage.
+
+    Args:
+        storage: Where.
+        name: Of the study.
+
+    Raises:
+        InputError: there is none of that name, or one of its files is damaged.
+    """
+    base = f"{ROOT}/{check_name('study', name)}"
+    if not storage.exists(f"{base}/study.json"):
+        keys = [o.key.split("/") for o in storage.list(ROOT)]
+        known = sorted({k[1] for k in keys if len(k) == 3 and k[2] == "study.json"})
+        raise InputError(f"There is no study '{name}' in this storage. Known: {', '.join(known) or 'none'}.")
+    head = _read(storage, f"{base}/study.json", _head)
+    names = [a.name for a in head["axes"]]
+    keys = [o.key for o in storage.list(f"{base}/trials") if o.key.endswith(".json")]
+    trials = [_read(storage, key, lambda d: _trial(d, names)) for key in keys]
+    return Study(name=name, trials=tuple(sorted(trials, key=lambda t: (t.number, t.id))), **head)
+
+
+def _read(storage: Storage, key: str, of: Callable[[Mapping[str, Any]], Any]) -> Any:
+    try:
+        return of(json.loads(storage.read(key)))
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise InputError(
+            f"'{key}' is no file of a study ({type(e).__name__}: {e}); remove it and run the search again."
+        ) from None
+
+
+def _head(d: Mapping[str, Any]) -> dict[str, Any]:
+    axes = []
+    for a in d["axes"]:
+        choice = a["kind"] == "choice"
+        if a["kind"] not in KINDS:
+            raise ValueError(f"unknown kind of axis '{a['kind']}'")
+        low, high = (math.nan, math.nan) if choice else (float(a["low"]), float(a["high"]))
+        if a["kind"] in ("weight", "log") and not 0 < low <= high:
+            raise ValueError(f"axis {a['name']} is logarithmic from {low} to {high}")
+        choices = tuple(a["choices"]) if choice else ()
+        axes.append(
+            Axis(name=a["name"], kind=a["kind"], default=a["default"], low=low, high=high, choices=choices)
+        )
+    rungs = tuple(sorted(float(f) for f in d["rungs"]))
+    same = {k: d[k] for k in ("dataset", "recipe", "algorithm", "seed")}
+    return {**same, "axes": tuple(axes), "rungs": rungs or (1.0,)}
+
+
+def _trial(d: Mapping[str, Any], axes: Sequence[str]) -> Trial:
+    rungs = []
+    for r in d["rungs"]:
+        gain = r["gain"] or {"n": 0}
+        interval = Interval(**{k: number(gain.get(k)) for k in ("mean", "lo", "hi")}, n=gain["n"])
+        figures = {k: number(r[k]) for k in ("fraction", "rare_recall", "macro", "seconds")}
+        rungs.append(Rung(steps=int(r["steps"]), gain=interval, runs=tuple(r["runs"]), **figures))
+    values = {a: d["values"][a] for a in axes}
+    rungs.sort(key=lambda r: r.fraction)
+    return Trial(
+        id=d["id"],
+        number=d["number"],
+        values=values,
+        rungs=tuple(rungs),
+        ended=bool(d.get("ended", True)),
+        error=d.get("error") or "",
+    )
+
+
+def number(value: float | None) -> float:
+    """JSON writes NaN as null."""
+    return math.nan if value is None else float(value)
+
+
+def best(study: Study) -> Trial:
+    """The finished trial of the highest rare recall; of equals the one that came first.
+
+    Raises:
+        InputError: none has finished.
+    """
+    first = standing(study)[:1]
+    if not first or not study.finished(first[0]):
+        raise InputError(
+            f"No trial of study '{study.name}' has reached the last rung yet; go on with the search first."
+        )
+    return first[0]
+
+
+def standing(study: Study) -> list[Trial]:
+    """All trials: finished ones by rare recall, then the others by how far they came and rare recall there."""
+
+    def key(t: Trial) -> tuple[bool, float, float, int]:
+        recall = t.rungs[-1].rare_recall if t.rungs else math.nan
+        reached = 0.0 if study.finished(t) or not t.rungs else t.rungs[-1].fraction
+        return not study.finished(t), -reached, -recall if math.isfinite(recall) else math.inf, t.number
+
+    return sorted(study.trials, key=key)
+
+
+def text(value: Any) -> str:
+    """A setting as one writes it; 1 and 1.0 are one value."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
