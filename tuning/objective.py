@@ -240,6 +240,8 @@ def _judge(job: Job, recipe: Recipe, run: str, fraction: float, steps: int, seco
 def trial_seconds(job: Job) -> dict[str, float]:
     """How long one trial with the recipe's own settings takes in one process, by stage; from a few steps of each.
 
+    {} where trials run on GPUs and this machine has none to measure on.
+
     Raises:
         InputError: the clips cannot be trained on.
     """
@@ -250,6 +252,9 @@ def trial_seconds(job: Job) -> dict[str, float]:
     from motionsynth.recognition import train_recogniser
     from motionsynth.training import Trainer
 
+    if job.gpu and not torch.cuda.is_available():
+        return {}
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     recipe = job.recipe
     spec: BedSpec = recipe.beds[0]
@@ -271,6 +276,7 @@ def trial_seconds(job: Job) -> dict[str, float]:
         train_recogniser(tensors.train, tensors.info, bed.train.class_names, few, 0)
         per = (time.perf_counter() - began) / CALIBRATION_STEPS
         judging += per * plan.training.steps * plan.seeds
+    torch.set_num_threads(threads)
     beds = len(recipe.beds)
     return {
         "train": per_step * _steps(recipe, 1.0) * beds,

@@ -104,11 +104,12 @@ def verb(options: Options) -> dict[str, Any]:
             )
         connection = options.connect(storage)
         at_once = _at_once(options, connection)
-        print(
-            f"{options.trials} trials over {len(axes)} settings, {at_once} at a time; one takes at most about "
-            f"{each / 60:.1f} minutes ({said}), all {each * options.trials / at_once / 3600:.1f} hours",
-            flush=True,
-        )
+        print(f"{options.trials} trials over {len(axes)} settings, {at_once} at a time", flush=True)
+        if each:
+            hours = each * options.trials / at_once / 3600
+            print(
+                f"one takes at most about {each / 60:.1f} minutes ({said}), all {hours:.1f} hours", flush=True
+            )
         strong_arm(job, lambda: connection)
         if trains_apart(job, axes):
             train_once(job, lambda: connection)
@@ -261,19 +262,23 @@ def _search(options: Options, storage: Storage, job: Job, axes: Sequence[Axis], 
     from ray import tune
 
     filesystem, root = storage.sub(f"studies/{options.run}/tune").filesystem()
-    strategy, left = _strategy(options, job, axes, load_records(storage, options.run))
+    records = load_records(storage, options.run)
+    planned = to_start(options, axes, records)
+    strategy = _strategy(options, job, axes, records, list(planned.values()), at_once)
+    again = options.algorithm == "pbt"
+    left = options.trials - (0 if again else sum(r["ended"] for r in records))
     results = tune.Tuner(
         tune.with_resources(
             make_trainable(job, axes), {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial}
         ),
         param_space={a.name: a.domain() for a in axes} if options.algorithm != "tpe" else None,
         tune_config=tune.TuneConfig(
-            num_samples=left, max_concurrent_trials=at_once, time_budget_s=60 * options.minutes or None, **strategy
+            num_samples=left, reuse_actors=True, time_budget_s=60 * options.minutes or None, **strategy
         ),
         run_config=tune.RunConfig(
             name=f"{time.time():.0f}", storage_path=root, storage_filesystem=filesystem, verbose=0,
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[Recorder(storage, options.run, axes, options.trials, options.minutes)],
+            callbacks=[Recorder(storage, options.run, axes, planned, options.trials, options.minutes)],
         ),
     ).fit()  # fmt: skip
     if results.num_errors:
@@ -294,37 +299,53 @@ def positions_of(axes: Sequence[Axis], seed: int, number: int) -> dict[str, floa
     return {a.name: int(drawn[a.name]) if a.kind == "choice" else drawn[a.name] for a in axes}
 
 
+def to_start(
+    options: Options, axes: Sequence[Axis], records: Sequence[Mapping[str, Any]]
+) -> dict[int, dict[str, float]]:
+    """Positions of the trials that are known before they start, by number: unfinished ones, the default, random ones.
+
+    Population-based training starts all anew, since its trials depend on one another: by content they find what they
+    had trained and judged.
+    """
+    had = {r["number"]: r for r in records}
+    free = 1 if options.algorithm == "tpe" else options.trials
+    out = {n: positions_of(axes, options.seed, n) for n in range(free) if n not in had}
+    out |= {n: r["positions"] for n, r in had.items() if not r["ended"] or options.algorithm == "pbt"}
+    return dict(sorted(out.items()))
+
+
 def _strategy(
-    options: Options, job: Job, axes: Sequence[Axis], records: Sequence[Mapping[str, Any]]
-) -> tuple[dict[str, Any], int]:
-    """Searcher and scheduler, told what is known already; and how many trials are left."""
+    options: Options,
+    job: Job,
+    axes: Sequence[Axis],
+    records: Sequence[Mapping[str, Any]],
+    points: list[dict[str, float]],
+    at_once: int,
+) -> dict[str, Any]:
+    """Searcher and scheduler, told what is known already."""
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
     at: dict[str, Any] = {"metric": "rare_recall", "mode": "max"}
-    ended = [r for r in records if r["ended"]]
-    pending = [r["positions"] for r in records if not r["ended"]]
+    spread = BasicVariantGenerator(points, max_concurrent=at_once)
     if options.algorithm == "pbt":
-        # Its trials depend on one another: begun anew, they find by content what they had trained and judged.
-        points = [r["positions"] for r in records]
-        points += [positions_of(axes, options.seed, n) for n in range(len(points), options.trials)]
         random.seed(options.seed)
         np.random.seed(options.seed)
         scheduler = PopulationBasedTraining(
             time_attr="rung", perturbation_interval=1, synch=True,
             hyperparam_mutations={a.name: a.domain() for a in axes}, **at,
         )  # fmt: skip
-        return {"search_alg": BasicVariantGenerator(points), "scheduler": scheduler}, len(points)
+        return {"search_alg": spread, "scheduler": scheduler}
+    ended = [r for r in records if r["ended"]]
     units = lambda judged: round(judged["fraction"] / job.rungs[0])  # noqa: E731
     scheduler = Halving(
         axes, [{units(j): j["rare_recall"] for j in r["rungs"]} for r in ended],
         max_t=round(1 / job.rungs[0]) + 1, reduction_factor=options.reduction,
     )  # fmt: skip
-    left = options.trials - len(ended)
     if options.algorithm == "random":
-        points = pending + [positions_of(axes, options.seed, n) for n in range(len(records), options.trials)]
-        return {"search_alg": BasicVariantGenerator(points), "scheduler": scheduler}, left
+        return {"search_alg": spread, "scheduler": scheduler}
     from optuna.distributions import CategoricalDistribution, FloatDistribution
     from optuna.samplers import TPESampler
+    from ray.tune.search import ConcurrencyLimiter
     from ray.tune.search.optuna import OptunaSearch
 
     sampler = TPESampler(
@@ -338,13 +359,13 @@ def _strategy(
             else FloatDistribution(0.0, 1.0)
             for a in axes
         },
-        points_to_evaluate=pending or ([] if records else [positions_of(axes, options.seed, 0)]),
+        points_to_evaluate=points,
         sampler=sampler, **at,
     )  # fmt: skip
     for r in ended:
         value = r["rungs"][-1]["rare_recall"] if r["rungs"] and not r["error"] else 0.0
         searcher.add_evaluated_point(r["positions"], value)
-    return {"search_alg": searcher, "scheduler": scheduler}, left
+    return {"search_alg": ConcurrencyLimiter(searcher, at_once), "scheduler": scheduler}
 
 
 if __name__ == "__main__":

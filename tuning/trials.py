@@ -23,7 +23,7 @@ from rayjobs import cli
 from storage import Storage
 from tuning.objective import Job, Segment, evaluate
 from tuning.space import Axis
-from tuning.study import DEFAULT, ROOT
+from tuning.study import ROOT
 
 STATE = "state.json"
 
@@ -106,31 +106,35 @@ class Recorder(Callback):
     Args:
         storage, name: Where the study lies.
         axes: Its settings.
+        planned: Positions of trials whose numbers are known; the others take the next free ones.
         trials: How many there are to be.
         minutes: After so long Tune stops what runs; those trials are not ended. 0: never.
     """
 
     def __init__(
-        self, storage: Storage, name: str, axes: Sequence[Axis], trials: int, minutes: float = 0.0
+        self,
+        storage: Storage,
+        name: str,
+        axes: Sequence[Axis],
+        planned: Mapping[int, Mapping[str, float]],
+        trials: int,
+        minutes: float = 0.0,
     ) -> None:
         self.storage, self.name, self.axes, self.trials = storage, name, tuple(axes), trials
+        self.planned = dict(planned)
         self.records = {r["number"]: r for r in load_records(storage, name)}
         self.numbers: dict[str, int] = {}
         self.stop_at = time.time() + 60 * minutes if minutes else float("inf")
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Give a trial its number: that of an unfinished record of the same positions, else the next."""
+        """Give a trial its number."""
         if trial.trial_id in self.numbers:
             return
         positions = {a.name: trial.config[a.name] for a in self.axes}
-        taken = {*self.records, *self.numbers.values()}
-        number = next(n for n in count(DEFAULT + 1) if n not in taken)
-        if is_default(self.axes, positions) and DEFAULT not in self.numbers.values():
-            number = DEFAULT
-        for n, r in sorted(self.records.items()):
-            if not r["ended"] and r["positions"] == positions and n not in self.numbers.values():
-                number = n
-                break
+        used = set(self.numbers.values())
+        same = [n for n, planned in self.planned.items() if planned == positions and n not in used]
+        free = (n for n in count() if n not in {*used, *self.records, *self.planned})
+        number = same[0] if same else next(free)
         self.numbers[trial.trial_id] = number
         self._write(
             {
