@@ -140,7 +140,8 @@ def test_the_report_of_a_study_that_has_just_begun(tmp_path: Path) -> None:
         stored(tmp_path / "one", [trial(0, [rung(0.5, 0.33)], ended=False), trial(1, [rung(0.6)])])
     )
     assert (
-        "1 of 2, running" in text and "has not reached the last rung, so there is nothing to compare" in text
+        "1 of 2, running" in text
+        and "had the default setting at the last rung, so there is nothing to compare" in text
     )
 
 

@@ -31,7 +31,7 @@ from storage import Storage
 from storage.revision import git_revision
 from tuning.curves import response_curves
 from tuning.space import applied
-from tuning.study import DEFAULT, ROOT, STUDY, Study, best, read_study
+from tuning.study import ROOT, STUDY, best, read_study
 from tuning.tables import markdown, table
 
 BEST = "best.json"
@@ -118,9 +118,9 @@ def test_winner(options: Options, storage: Storage) -> dict[str, Any]:
         InputError: no trial has finished, or the default won.
     """
     kept = json.loads(storage.read(f"{ROOT}/{options.run}/{STUDY}"))
-    study: Study = read_study(storage, options.run)
+    study = read_study(storage, options.run)
     winner = best(study)
-    if winner.number == DEFAULT and not kept["fixed"]:
+    if study.is_default(winner) and not kept["fixed"]:
         raise InputError(
             "The recipe as it was is the best of this search; there is nothing to compare it with."
         )

@@ -120,6 +120,10 @@ class Study:
         last = trial.rungs[-1]
         return last.fraction >= self.rungs[-1] - 1e-9 and math.isfinite(last.rare_recall)
 
+    def is_default(self, trial: Trial) -> bool:
+        """Whether a trial has the recipe's own settings: population-based training may give trial 0 other ones."""
+        return trial.number == DEFAULT and all(trial.values[a.name] == a.default for a in self.axes)
+
     def state(self, trial: Trial) -> str:
         """`finished`, `failed`, `stopped` (before the last rung), or `running` (or interrupted)."""
         if self.finished(trial):

@@ -193,7 +193,7 @@ def _winner(study: Study) -> str:
         f"curse); the test half, read once with `python -m tuning.report --run {study.name} --test`, says what the "
         "winner is worth."
     )
-    first, default = best(study), next((t for t in done if t.number == DEFAULT), None)
+    first, default = best(study), next((t for t in done if study.is_default(t)), None)
     if default is first:
         return f"No trial was better than the default setting (trial {DEFAULT}).\n\n{caution}"
     shown = [t for t in (default, first) if t is not None]
@@ -205,7 +205,7 @@ def _winner(study: Study) -> str:
     titles = ("rare recall %", "gain over strong [95 %]", "macro %")
     rows += [list(row) for row in zip(titles, *(_figures(t.rungs[-1]) for t in shown), strict=True)]
     if default is None:
-        told = f"The default setting (trial {DEFAULT}) has not reached the last rung, so there is nothing to compare."
+        told = "No trial had the default setting at the last rung, so there is nothing to compare."
     else:
         told = _against(first.rungs[-1], default.rungs[-1])
     return f"{grid(head, rows)}\n\n{told}\n\n{caution}"

@@ -87,6 +87,7 @@ def make_trainable(job: Job, axes: Sequence[Axis]) -> Callable[[Mapping[str, flo
                     "gain": judged.gain["mean"],
                     "macro": judged.macro,
                     "judged": json.dumps(judged.to_dict()),
+                    "values": json.dumps(values),
                 }
                 with tempfile.TemporaryDirectory() as folder:
                     state = [{"values": dict(s.values), "until": s.until} for s in past]
@@ -151,7 +152,7 @@ class Recorder(Callback):
         judged = json.loads(result["judged"])
         kept = [r for r in record["rungs"] if r["fraction"] < judged["fraction"]]
         # Population-based training changes a trial's settings as it goes.
-        self._write(record | {"rungs": [*kept, judged], "values": values_of(self.axes, trial.config)})
+        self._write(record | {"rungs": [*kept, judged], "values": json.loads(result["values"])})
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Note that a trial is done, and say so."""
