@@ -212,7 +212,7 @@ def test_wrong_wishes_are_one_sentence_before_ray_starts(
     with pytest.raises(InputError) as caught:
         search.verb(options(storage, **more))
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
-    assert not storage.list("runs") and not storage.list("studies/s/trials")
+    assert not storage.list("runs") and not storage.list("studies")
 
 
 def test_a_storage_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
@@ -230,20 +230,23 @@ def test_more_than_ray_has_is_refused_with_the_sum(tmp_path: Path, ray_local: No
     ):
         with pytest.raises(InputError, match=re.escape(sentence)):
             search.verb(options(storage, address="local", run=f"r{len(more)}", **more))
-    assert not load_records(storage, "r1") and not load_records(storage, "r3")
+    assert not storage.list("studies")
 
 
 def test_another_study_of_the_name_is_refused(tmp_path: Path) -> None:
     storage = prepare(Storage(tmp_path / "out"))
     first = options(storage)
     job, axes = search.planned(first, storage)
-    search.claim(storage, "s", search.study_of(first, job, axes), resume=False)
+    study = search.study_of(first, job, axes)
+    assert search.check_study(storage, "s", study, resume=False)
+    search.begin_study(storage, "s", study)
     # More trials are the same study.
-    search.claim(storage, "s", search.study_of(replace(first, trials=99), job, axes), resume=True)
+    more = search.study_of(replace(first, trials=99), job, axes)
+    assert not search.check_study(storage, "s", more, resume=True)
     other = replace(first, vary=("mixup=0:0.3",))
     job, axes = search.planned(other, storage)
     with pytest.raises(ConflictError, match="started with other settings .*axes.*choose another --run"):
-        search.claim(storage, "s", search.study_of(other, job, axes), resume=False)
+        search.check_study(storage, "s", search.study_of(other, job, axes), resume=False)
 
 
 def fake(number: int, **config: float) -> Any:
@@ -320,7 +323,7 @@ def test_what_is_known_before_it_starts(tmp_path: Path) -> None:
 def test_a_report_needs_a_finished_trial(tmp_path: Path) -> None:
     storage = prepare(Storage(tmp_path / "out"))
     first = options(storage)
-    search.claim(storage, "s", search.study_of(first, *search.planned(first, storage)), resume=False)
+    search.begin_study(storage, "s", search.study_of(first, *search.planned(first, storage)))
     with pytest.raises(InputError, match="No trial of study 's' has reached the last rung"):
         report.write_report(storage, "s")
     with pytest.raises(InputError, match="no study 'other' in this storage. Known: s"):

@@ -37,7 +37,7 @@ from tuning import report
 from tuning.objective import Job, strong_arm, train_once, trains_apart, trial_seconds
 from tuning.space import GROUPS, Axis, derive, setting, varied
 from tuning.study import ROOT, STUDY
-from tuning.trials import Halving, Recorder, load_records, make_trainable
+from tuning.trials import Halving, Recorder, load_records, make_trainable, reached_end
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def verb(options: Options) -> dict[str, Any]:
     job, axes = planned(options, storage)
     study = study_of(options, job, axes)
     name = options.run
-    claim(storage, name, study, options.resume)
+    new = check_study(storage, name, study, options.resume)
     finished = [r for r in load_records(storage, name) if r.get("ended")]
     if len(finished) < options.trials:
         seconds = trial_seconds(job)
@@ -110,10 +110,16 @@ def verb(options: Options) -> dict[str, Any]:
             print(
                 f"one takes at most about {each / 60:.1f} minutes ({said}), all {hours:.1f} hours", flush=True
             )
+        if new:
+            begin_study(storage, name, study)
         strong_arm(job, lambda: connection)
         if trains_apart(job, axes):
             train_once(job, lambda: connection)
         _search(options, storage, job, axes, at_once)
+    records = load_records(storage, name)
+    if not any(map(reached_end, records)):
+        listed = "\n".join(f"  {said}" for said in sorted({r["error"] for r in records if r["error"]}))
+        raise cli.JobError(f"No trial came to its end; the same command goes on.\n{listed}".rstrip())
     result = report.write_report(storage, name)
     print(result.pop("text"))
     return result
@@ -215,8 +221,8 @@ def study_of(options: Options, job: Job, axes: Sequence[Axis]) -> dict[str, Any]
     }
 
 
-def claim(storage: Storage, name: str, study: dict[str, Any], resume: bool) -> None:
-    """Store the study under its name, before any trial.
+def check_study(storage: Storage, name: str, study: dict[str, Any], resume: bool) -> bool:
+    """Whether a study is new; refuses what must not be gone on with.
 
     Raises:
         InputError: `resume` and there is none.
@@ -226,15 +232,20 @@ def claim(storage: Storage, name: str, study: dict[str, Any], resume: bool) -> N
     if not storage.exists(key):
         if resume:
             raise InputError(f"There is no study '{name}' to resume; leave out --resume to start it.")
-        storage.write(key, json.dumps(cli.plain(study | {"git_revision": git_revision()}), indent=1).encode())
-        return
-    had = json.loads(storage.read(key))
-    now = json.loads(canonical_json(cli.plain(study)))
+        return True
+    had, now = json.loads(storage.read(key)), json.loads(canonical_json(cli.plain(study)))
     if differ := [k for k in now if had.get(k) != now[k]]:
         raise ConflictError(
             f"Study '{name}' was started with other settings ({', '.join(differ)}); repeat its command (more --trials "
             "or --minutes are welcome), or choose another --run."
         )
+    return False
+
+
+def begin_study(storage: Storage, name: str, study: dict[str, Any]) -> None:
+    """Store what is searched, before any trial."""
+    text = json.dumps(cli.plain(study | {"git_revision": git_revision()}), indent=1)
+    storage.write(f"{ROOT}/{name}/{STUDY}", text.encode())
 
 
 def _at_once(options: Options, connection: Connection) -> int:
