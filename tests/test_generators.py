@@ -96,7 +96,7 @@ def test_a_sample_does_not_depend_on_its_batch(name: str, tiny_set: MotionSet) -
     for order in (wanted[::-1], wanted[2:4], wanted[5:]):
         torch.manual_seed(len(order))  # the global generator has no say
         for m in generator.sample(order):
-            np.testing.assert_allclose(m.positions, together[m.sample_id], atol=5e-5)
+            np.testing.assert_allclose(m.positions, together[m.sample_id], atol=2e-4)  # other sums, metres
 
 
 @ALL

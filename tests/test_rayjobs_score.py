@@ -318,7 +318,7 @@ def test_the_training_is_set_from_the_command_line() -> None:
         ("synthetic_share=0.7", "it must lie between 0 and 0.5"),
         ("synthetic_share=much", "synthetic_share is 'much'; it must be of type float, as 0.5 is"),
         ("steps=2.5", "steps is 2.5; it must be of type int"),
-        ("recogniser=tcn", "has no setting 'recogniser'. Known: optimiser"),
+        ("recogniser=tcn", "has no setting 'recogniser' that could be set here. Known: optimiser"),
     ):
         with pytest.raises(InputError, match=sentence):
             score.with_scores(recipe, "", 0, (wrong,))
