@@ -28,10 +28,10 @@ from motionsynth.plausibility import NOTICEABLE, plausibility_figures
 from motionsynth.recognition import RecogniserTraining
 from motionsynth.teachers import Opinion, Teachers, fit_teachers, sources
 
-RULES = ("invalid", "agreement", "confidence", "plausibility", "copy", "outlier", "quota", "drift")
+RULES = ("invalid", "agreement", "confidence", "plausibility", "copy", "outlier", "quota", "drift", "marked")
 """What `Motion.rejected_by` may name: not a usable clip; the teachers name another class; too little confidence in its
 own; implausible motion; nearly a copy of a training clip; far from all of the class; not among the quota; the published
-rule."""
+rule; marked as bad by a person (`rayjobs.explore`)."""
 
 PRIOR_CLIPS = 10
 """Clips as many as which the pooled percentile counts beside a class's own (see `_edges`)."""

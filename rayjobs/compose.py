@@ -88,7 +88,7 @@ def compose(storage: Storage, options: Options, recipe: Recipe) -> dict[str, Any
         experiment.synthetic_prefix(options.run, options.dataset, bed, recipe.generator)
     )
     real, header = read_dataset(storage, experiment.data_prefix(options.dataset))
-    digest = read_manifest(storage, experiment.data_prefix(options.dataset)).digest
+    digest = experiment.data_digest(storage, options.dataset)
     made, manifest, provenance = _generated(storage, prefix, bed.key, options.dataset, digest)
     composed = hybrid.compose(
         real, made, [Split.from_dict(s) for s in header.splits], provenance, name=options.name,

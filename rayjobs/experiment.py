@@ -22,6 +22,7 @@ from motionsynth.splits import Split
 from rayjobs import cli
 from storage import Storage
 from storage.dataset import read_dataset
+from storage.decisions import content_digest
 from storage.manifest import read_manifest
 
 REFINED_SET = "synthetic-refined"
@@ -110,6 +111,11 @@ def data_prefix(dataset: str) -> str:
     return f"data/{cli.check_name('dataset', dataset)}"
 
 
+def data_digest(storage: Storage, dataset: str) -> str:
+    """What names a prepared dataset's content, marks included. Raises MissingError: it is not prepared."""
+    return content_digest(storage, data_prefix(dataset))
+
+
 def is_hybrid(storage: Storage, dataset: str) -> bool:
     """Whether a prepared dataset brings its own synthetic clips (`rayjobs.compose` made it)."""
     return "hybrid" in read_manifest(storage, data_prefix(dataset)).header.extra
@@ -139,7 +145,8 @@ def synthetic_prefix(run: str, dataset: str, bed: BedSpec, generator: str) -> st
 @lru_cache(maxsize=1)
 def _dataset(storage: Storage, dataset: str) -> tuple[MotionSet, tuple[Split, ...]]:
     motions, header = read_dataset(storage, data_prefix(dataset))
-    return motions, tuple(Split.from_dict(s) for s in header.splits)
+    # A clip that was marked as bad is in no bed: nothing trains on it, and it judges nothing.
+    return motions.accepted(), tuple(Split.from_dict(s) for s in header.splits)
 
 
 def load_bed(storage: Storage, dataset: str, spec: BedSpec) -> Bed:

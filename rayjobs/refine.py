@@ -29,6 +29,7 @@ from rayjobs import cli, experiment
 from rayjobs.progress import Progress
 from storage import ConflictError, MissingError, Storage
 from storage.dataset import read_dataset, write_dataset
+from storage.decisions import content_digest, decided, read_decisions
 from storage.manifest import Manifest, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def refine(
     for spec, generator in sets:
         raw = _raw(storage, dataset, run, spec, generator)
         done = graded(storage, dataset, run, spec, generator)
-        wanted = origin(storage, dataset, raw, recipe.refine)
+        wanted = origin(storage, dataset, run, spec, generator, recipe.refine)
         if done is not None and _settings(done) == wanted:
             continue
         if done is not None and not replace_other:
@@ -167,10 +168,15 @@ def _settings(manifest: Manifest) -> dict[str, Any]:
     return {k: v for k, v in manifest.header.extra["refined"].items() if k != "thresholds"}
 
 
-def origin(storage: Storage, dataset: str, raw: Manifest, config: RefineConfig) -> dict[str, Any]:
+def origin(
+    storage: Storage, dataset: str, run: str, spec: BedSpec, generator: str, config: RefineConfig
+) -> dict[str, Any]:
     """What decides a refined set: the settings, the clips that are graded and those that the teachers see."""
-    data = read_manifest(storage, experiment.data_prefix(dataset)).digest
-    return {"settings": json.loads(json.dumps(asdict(config))), "synthetic": raw.digest, "data": data}
+    return {
+        "settings": json.loads(json.dumps(asdict(config))),
+        "synthetic": content_digest(storage, experiment.synthetic_prefix(run, dataset, spec, generator)),
+        "data": experiment.data_digest(storage, dataset),
+    }
 
 
 def refine_bed(
@@ -188,16 +194,18 @@ def refine_bed(
     refiner = None if published is not None else fit_refiner(train, config)
     for generator in generators:
         raw = _raw(storage, dataset, run, spec, generator)
-        made, header = read_dataset(storage, experiment.synthetic_prefix(run, dataset, spec, generator))
+        prefix = experiment.synthetic_prefix(run, dataset, spec, generator)
+        made, header = read_dataset(storage, prefix)
         if refiner is not None:
             graded, thresholds = refiner.select(refiner.grade(made.motions)), refiner.thresholds()
         else:
             graded, thresholds = published_rule(made.motions, train, published or 0.0), {"drift": published}
-        note = origin(storage, dataset, raw, config) | {"thresholds": thresholds}
+        graded = decided(graded, read_decisions(storage, prefix))  # no grade outweighs a person's mark
+        note = origin(storage, dataset, run, spec, generator, config) | {"thresholds": thresholds}
         write_dataset(
             storage,
             _target(run, dataset, spec, generator),
-            replace(made, motions=tuple(graded)),
+            replace(made, motions=graded),
             replace(header, extra={**header.extra, "refined": note}),
             replace=True,
             kind="refined",

@@ -41,6 +41,7 @@ from rayjobs import cli, experiment
 from rayjobs.progress import Progress
 from rayjobs.score_tables import report, tables, write
 from storage import MissingError, Storage
+from storage.decisions import content_digest
 from storage.manifest import read_manifest
 from storage.revision import git_revision
 
@@ -175,7 +176,7 @@ def plan_tasks(
     """
     tasks, seen = [], set()
     # Ids alone would let the records of a dataset that was prepared anew under its old name pass for its own.
-    data = read_manifest(storage, experiment.data_prefix(dataset)).digest
+    data = experiment.data_digest(storage, dataset)
     for spec in recipe.beds:
         bed = experiment.load_bed(storage, dataset, spec)
         own = len(bed.synthetic) > 0
@@ -196,7 +197,7 @@ def plan_tasks(
             if generator and not own:
                 synthetic = experiment.synthetic_prefix(run, dataset, spec, generator)
                 try:
-                    digest = read_manifest(storage, synthetic).digest
+                    digest = content_digest(storage, synthetic)
                 except MissingError:
                     verbs = ("refine",) if generator.startswith(REFINED) else ("train", "generate")
                     raise InputError(

@@ -5,7 +5,7 @@
     python -m rayjobs.study --dataset sample --recipe demo --storage out --run tour --machine
 
 Synthetic clips of one draw are shown among real ones of the same classes, of people whom the generator never saw.
-Needs the extra: pip install 'motionsynth[study]'.
+Needs the extra: pip install 'motionsynth[web]'.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +23,11 @@ from motionsynth.errors import InputError
 from motionsynth.motion import MotionSet
 from motionsynth.perception import Plan, StudyDesign, format_scores, indistinguishable, scores
 from motionsynth.recipes import Recipe
-from rayjobs import cli, experiment
+from rayjobs import cli, experiment, web_app
 from rayjobs.study_store import AnswerStore, answers_of
 from storage import MissingError, Storage
 from storage.dataset import read_dataset
-from storage.manifest import read_manifest
+from storage.decisions import content_digest
 
 logger = logging.getLogger(__name__)
 
@@ -108,13 +106,13 @@ def clips_of(storage: Storage, options: Options, recipe: Recipe) -> tuple[Bed, M
         raise InputError(f"--draw is {options.draw}; this run has {len(recipe.beds)}, counted from 0.")
     prefix = experiment.synthetic_prefix(options.run, options.dataset, beds[0], recipe.generator)
     try:
-        digest = read_manifest(storage, prefix).digest
+        digest = content_digest(storage, prefix)
     except MissingError:
         raise InputError(
             f"There are no synthetic clips of {recipe.generator} for {beds[0].key}; run `python -m rayjobs.train` and "
             "`python -m rayjobs.generate` with the same options first."
         ) from None
-    data = read_manifest(storage, experiment.data_prefix(options.dataset)).digest
+    data = experiment.data_digest(storage, options.dataset)
     bed = experiment.load_bed(storage, options.dataset, beds[0])
     synthetic, _ = read_dataset(storage, prefix)
     return bed, synthetic, {"data": data, "synthetic": digest, "bed": beds[0].key}
@@ -124,59 +122,22 @@ def _serve(
     options: Options, bed: Bed, synthetic: MotionSet, plan: Plan, store: AnswerStore
 ) -> dict[str, Any]:
     try:
-        import uvicorn
-
         from rayjobs.study_app import Study, make_app
     except ImportError as e:
-        raise InputError(f"{e.name} is not installed; run: pip install 'motionsynth[study]'.") from None
+        raise InputError(f"{e.name} is not installed; run: pip install 'motionsynth[web]'.") from None
     consent = CONSENT if options.consent is None else _read(options.consent)
     study = Study(
         plan=plan, clips={m.sample_id: m for s in (bed.evaluate, synthetic) for m in s.motions}, motions=bed.evaluate,
-        store=store, title=options.title, consent=consent, hosts=_hosts(options.host),
+        store=store, title=options.title, consent=consent, host=options.host,
     )  # fmt: skip
-    server = uvicorn.Server(
-        uvicorn.Config(
-            make_app(study), log_level="warning", access_log=False, lifespan="off", timeout_keep_alive=5
-        )
-    )
-    listening = _listen(options.host, options.port)
-    host, port = listening.getsockname()[:2]
-    print(
-        f"Study at http://{f'[{host}]' if ':' in host else host}:{port}/ ; answers go to {store.path}; end it with "
-        "ctrl-C, and the same command goes on.",
-        flush=True,
-    )
-    with suppress(KeyboardInterrupt):  # that is how a study ends
-        server.run(sockets=[listening])
+    ending = f"answers go to {store.path}; end it with ctrl-C, and the same command goes on."
+    web_app.serve(make_app(study), options.host, options.port, lambda at: f"Study at {at} ; {ending}")
     found = store.rows()
     return {
         "answers": len(found),
         "participants": len({r["participant"] for r in found}),
         "file": str(store.path),
     }
-
-
-def _listen(host: str, port: int) -> Any:
-    import socket
-
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind, protocol)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-        found.listen(128)
-        return found
-    except (OSError, OverflowError) as e:
-        raise InputError(f"Cannot listen on {host}:{port} ({e}); choose another --port or --host.") from None
-
-
-def _hosts(host: str) -> list[str]:
-    """Names under which the page may be asked for: on loopback only its own."""
-    try:
-        loopback = ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    return ["127.0.0.1", "localhost", "[::1]", host] if loopback else ["*"]
 
 
 def _read(path: Path) -> str:

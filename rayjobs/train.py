@@ -35,7 +35,6 @@ from storage.checkpoints import (
     save_checkpoint,
     step_prefix,
 )  # fmt: skip
-from storage.manifest import read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +166,7 @@ def _refuse_other_settings(
     """A checkpoint of other settings must neither be gone on from nor pass for the result of these."""
     for info in list_checkpoints(storage, f"{prefix}/checkpoints")[-1:]:
         config = read_config(storage, info.prefix)
-        if config.get("data") != read_manifest(storage, experiment.data_prefix(dataset)).digest:
+        if config.get("data") != experiment.data_digest(storage, dataset):
             raise InputError(
                 f"Run '{run}' already holds a training on {bed.key} with other clips: dataset '{dataset}' has been "
                 "prepared anew since; choose another --run."
@@ -340,7 +339,7 @@ def run_loop(
         trainer.load_state(state)
         logger.info("%s goes on from step %d.", bed.key, trainer.step)
     board = _Board(storage, prefix, trainer.step) if rank == 0 else None
-    data = read_manifest(storage, experiment.data_prefix(dataset)).digest
+    data = experiment.data_digest(storage, dataset)
     for r in fit(trainer, until):
         if board is not None:
             board.add(r.step, r.metrics)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet
+from storage.decisions import decided, read_decisions
 from storage.header import Header
 from storage.manifest import (
     COMMAND,
@@ -108,15 +110,18 @@ def write_dataset(
 def read_shards(storage: Storage, prefix: str) -> Iterator[MotionSet]:
     """The shards of a finished dataset, one `MotionSet` each, in manifest order; a few are fetched ahead.
 
+    Clips that somebody marked as bad read as refused (see `storage.decisions`).
+
     Raises:
         InputError: no manifest, or a shard is missing, truncated, corrupt or of another dataset.
     """
-    manifest = read_manifest(storage, prefix)
-    yield from _shards(below(storage, prefix), manifest)
+    manifest, marks = read_manifest(storage, prefix), read_decisions(storage, prefix)
+    for part in _shards(below(storage, prefix), manifest):
+        yield replace(part, motions=decided(part.motions, marks))
 
 
 def read_dataset(storage: Storage, prefix: str) -> tuple[MotionSet, Header]:
-    """All clips of a finished dataset, every shard checked against its digest.
+    """All clips of a finished dataset, every shard checked against its digest; marked ones read as refused.
 
     Raises:
         InputError: see `read_shards`; also when a `sample_id` occurs in two shards.
@@ -128,7 +133,10 @@ def read_dataset(storage: Storage, prefix: str) -> tuple[MotionSet, Header]:
         raise InputError(f"A sample_id of '{at.uri}' occurs in two shards; make the dataset again.")
     header = manifest.header
     whole = MotionSet(
-        dataset=header.dataset, skeleton=header.skeleton, class_names=header.class_names, motions=motions
+        dataset=header.dataset,
+        skeleton=header.skeleton,
+        class_names=header.class_names,
+        motions=decided(motions, read_decisions(storage, prefix)),
     )
     return whole, header
 
@@ -155,7 +163,7 @@ def _shards(at: Storage, manifest: Manifest) -> Iterator[MotionSet]:
         try:
             while True:
                 while len(ahead) < READERS and (record := next(todo, None)):
-                    ahead.append(pool.submit(_read_shard, at, record, manifest))
+                    ahead.append(pool.submit(read_shard, at, record, manifest))
                 if not ahead:
                     return
                 yield ahead.popleft().result()
@@ -164,7 +172,8 @@ def _shards(at: Storage, manifest: Manifest) -> Iterator[MotionSet]:
                 f.cancel()
 
 
-def _read_shard(at: Storage, record: ShardRecord, manifest: Manifest) -> MotionSet:
+def read_shard(at: Storage, record: ShardRecord, manifest: Manifest) -> MotionSet:
+    """One shard as it was written, checked against its record. Raises InputError: see `read_shards`."""
     problem, data = _problem(at, record, manifest.kind)
     if problem:
         raise InputError(problem)

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import pyarrow.parquet as pq
 import pytest
@@ -28,9 +22,11 @@ from rayjobs.cli import main
 from storage import Storage
 from storage.dataset import write_dataset
 from storage.header import Header
+from tests import web_server
 from tests.tiny_motion import make_tiny_set
+from tests.web_server import browser, call
 
-pytest.importorskip("fastapi", reason="pip install 'motionsynth[study]'")
+pytest.importorskip("fastapi", reason="pip install 'motionsynth[web]'")
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = (Split(name="cross_subject", by="subject", train=("01", "02", "03"), test=("04",)),)
@@ -60,52 +56,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 
 
 @contextmanager
-def serving(storage: Storage, answers: Path, *more: str) -> Iterator[tuple[str, subprocess.Popen]]:
-    """The verb as a process; its address. It is killed at the end if it is still there."""
-    command = [sys.executable, "-m", "rayjobs.study", "--dataset", "tiny", "--recipe", "debug", "--run", "r"]
-    command += [
-        "--storage",
-        storage.uri,
-        "--per-task",
-        str(PER_TASK),
-        "--answers",
-        str(answers),
-        "--port",
-        "0",
-        *more,
-    ]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if found := re.search(r"http://[^/]+/", line):
-                yield found[0], process
-                return
-        pytest.fail("The server did not start:\n" + "".join(said))
-    finally:
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def call(base: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-    data = None if body is None else json.dumps(body).encode()
-    request = Request(base + path, data, {"Content-Type": "application/json", **headers})
-    try:
-        with urlopen(request, timeout=60) as response:
-            return response.status, json.loads(response.read())
-    except HTTPError as e:
-        said = e.read()
-        try:
-            return e.code, json.loads(said)
-        except ValueError:
-            return e.code, said.decode()
+def serving(storage: Storage, answers: Path) -> Iterator[tuple[str, subprocess.Popen]]:
+    """The verb as a process; its address."""
+    options = ["--dataset", "tiny", "--recipe", "debug", "--run", "r", "--storage", storage.uri]
+    options += ["--per-task", str(PER_TASK), "--answers", str(answers)]
+    with web_server.serving("rayjobs.study", *options) as found:
+        yield found
 
 
 def join(base: str, code: str) -> Any:
@@ -241,21 +197,8 @@ def test_a_machine_answers_under_its_own_name(made: Storage, capsys: pytest.Capt
     assert {s["task"] for s in kept["scores"]} == {"action"} and kept["indistinguishable"] is None
 
 
-def browser() -> str:
-    """A Chromium of this machine; skips where there is none."""
-    names = (os.environ.get("MOTIONSYNTH_CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome")
-    found = next((p for n in names if n and (p := shutil.which(n))), None)
-    if found is None:
-        pytest.skip("no Chromium here: apt-get install chromium, or set MOTIONSYNTH_CHROMIUM")
-    return found
-
-
 def test_a_person_takes_part_in_a_browser(made: Storage, tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    path = browser()
-    with serving(made, tmp_path / "e.sqlite") as (base, process), playwright.sync_playwright() as tools:
-        chromium = tools.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = chromium.new_page()
+    with serving(made, tmp_path / "e.sqlite") as (base, process), browser() as page:
         problems: list[str] = []
         page.on("pageerror", lambda e: problems.append(str(e)))
         page.goto(base)
@@ -281,7 +224,6 @@ def test_a_person_takes_part_in_a_browser(made: Storage, tmp_path: Path) -> None
                 page.click("#answers button >> nth=0")
         page.wait_for_selector("text=Thank you.")
         assert problems == []
-        chromium.close()
         assert process.poll() is None
     result = study.verb(options(made, answers=tmp_path / "e.sqlite", export=True))
     assert result["answers"] == 2 * PER_TASK

@@ -25,7 +25,6 @@ from motionsynth.recipes import Recipe
 from rayjobs import cli, experiment, refine, score, train
 from rayjobs.generate_beds import generate_beds
 from storage import Storage
-from storage.manifest import read_manifest
 from tuning.space import Axis, applied
 
 
@@ -145,7 +144,7 @@ def _digest(*parts: Any) -> str:
 
 def _name(job: Job, past: Sequence[Segment]) -> str:
     """Run of a generator: all that decides its weights."""
-    data = read_manifest(job.storage, experiment.data_prefix(job.dataset)).digest
+    data = experiment.data_digest(job.storage, job.dataset)
     lineage = []
     for segment in past:
         recipe = applied(job.recipe, segment.values)

@@ -31,7 +31,6 @@ from motionsynth.recipes import get_recipe
 from rayjobs import cli, experiment, score, train
 from storage import ConflictError, Storage
 from storage.header import canonical_json
-from storage.manifest import read_manifest
 from storage.revision import git_revision
 from tuning import report
 from tuning.objective import Job, strong_arm, train_once, trains_apart, trial_seconds
@@ -207,7 +206,7 @@ def study_of(options: Options, job: Job, axes: Sequence[Axis]) -> dict[str, Any]
     whole = get_recipe(options.recipe)
     return {
         "dataset": job.dataset,
-        "data": read_manifest(job.storage, experiment.data_prefix(job.dataset)).digest,
+        "data": experiment.data_digest(job.storage, job.dataset),
         "recipe": options.recipe,
         "base": recipe_to_dict(whole),
         "searched": recipe_to_dict(job.recipe),

@@ -9,19 +9,23 @@ export class Stage {
   constructor(canvas) {
     this.canvas = canvas;
     this.turn = 0.66; // radians from facing the viewer
+    this.speed = 1;
+    this.onframe = () => {};
     canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
     canvas.addEventListener("pointermove", (event) => {
-      if (event.buttons) this.turn += event.movementX / 120;
+      if (!event.buttons || !this.clip) return;
+      this.turn += event.movementX / 120;
+      this.draw();
     });
   }
 
   play(clip) {
-    this.stop();
     this.clip = clip;
     const points = clip.persons.flat().filter(Boolean).flat();
     const range = (axis) => {
-      const values = points.map((p) => p[axis]);
-      return [Math.min(...values), Math.max(...values)];
+      let [low, high] = [Infinity, -Infinity];
+      for (const p of points) [low, high] = [Math.min(low, p[axis]), Math.max(high, p[axis])];
+      return points.length ? [low, high] : [0, 1];
     };
     const [[x0, x1], [y0, y1], [z0, z1]] = [range(0), range(1), range(2)];
     this.middle = [(x0 + x1) / 2, (y0 + y1) / 2, (z0 + z1) / 2];
@@ -32,21 +36,50 @@ export class Stage {
   }
 
   restart() {
-    cancelAnimationFrame(this.request);
-    this.start = performance.now();
-    const step = () => {
+    this.frame = 0;
+    this.at = 0; // seconds into the round
+    this.run();
+  }
+
+  run() {
+    this.stop();
+    let before = performance.now();
+    const step = (now) => {
       const frames = this.clip.persons[0].length;
-      const seconds = (performance.now() - this.start) / 1000;
-      const round = frames / this.clip.fps + PAUSE;
-      this.frame = Math.min(frames - 1, Math.floor((seconds % round) * this.clip.fps));
+      this.at = (this.at + (Math.max(0, now - before) / 1000) * this.speed) % (frames / this.clip.fps + PAUSE);
+      before = now;
+      this.frame = Math.min(frames - 1, Math.floor(this.at * this.clip.fps));
       this.draw();
+      this.onframe(this.frame);
       this.request = requestAnimationFrame(step);
     };
-    step();
+    this.request = requestAnimationFrame(step);
+  }
+
+  // Play or pause; whether it plays now.
+  toggle() {
+    if (!this.clip) return false;
+    if (this.request) this.stop();
+    else this.run();
+    return Boolean(this.request);
   }
 
   stop() {
     cancelAnimationFrame(this.request);
+    this.request = 0;
+  }
+
+  show(frame) {
+    this.stop();
+    this.frame = frame;
+    this.at = frame / this.clip.fps;
+    this.draw();
+  }
+
+  clear() {
+    this.stop();
+    this.clip = null;
+    this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
   }
 
   project([x, y, z]) {
@@ -67,10 +100,8 @@ export class Stage {
       const colours = COLOURS[m % COLOURS.length];
       const at = joints.map((p) => this.project(p));
       const shadow = joints.map(([x, , z]) => this.project([x, this.floor, z]));
-      for (const [a, b, side] of this.clip.bones) {
-        this.line(pen, shadow[a], shadow[b], "rgba(127,127,127,.18)", 5);
-        this.line(pen, at[a], at[b], colours[side], 6);
-      }
+      for (const [a, b] of this.clip.bones) this.line(pen, shadow[a], shadow[b], "rgba(127,127,127,.18)", 5);
+      for (const [a, b, side] of this.clip.bones) this.line(pen, at[a], at[b], colours[side], 6);
     });
   }
 
