@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
+import click
 import pytest
 import tyro
 
@@ -84,17 +85,22 @@ def test_the_image_finds_its_dependencies_in_pyproject() -> None:
     assert done.stdout.splitlines() == PYPROJECT["project"]["dependencies"] + extras["mat"] + extras["gcp"]
 
 
-def commands() -> Iterator[tuple[str, list[str]]]:
-    """(where, words) of every verb that a manifest or a document runs."""
-    yield "rayjob.yaml", shlex.split(manifest("rayjob.yaml")[1]["spec"]["entrypoint"])
+def lines() -> Iterator[tuple[str, str]]:
+    """(where, line) of every command line in the README's section and in docs/clusters.md."""
     for document in DOCUMENTS:
         text = document.read_text().replace("\\\n", " ")
         if document.name == "README.md":
             text = text[text.index("## On a cluster") :].split("\n## ")[0]
         for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
-            for line in block.splitlines():
-                if found := re.search(r"python -m (?:rayjobs|tuning)\.[^'\"#]*", line):
-                    yield document.name, shlex.split(found[0])
+            yield from ((document.name, line.strip()) for line in block.splitlines())
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """(where, words) of every verb that a manifest or a document runs."""
+    yield "rayjob.yaml", shlex.split(manifest("rayjob.yaml")[1]["spec"]["entrypoint"])
+    for where, line in lines():
+        if found := re.search(r"python -m (?:rayjobs|tuning)\.[^'\"#]*", line):
+            yield where, shlex.split(found[0])
 
 
 COMMANDS = list(commands())
@@ -115,6 +121,36 @@ def test_every_place_has_commands() -> None:
 def test_commands_are_verbs_whose_options_parse(where: str, words: list[str]) -> None:
     options = parsed(words)
     assert options.storage.startswith(("s3://", "/"))
+
+
+def parse_by_ray(line: str) -> None:
+    """Parse a command line as the program `ray` does, with the one that `ray exec` would run; nothing is run."""
+    from ray.scripts.scripts import cli
+
+    words = shlex.split(line)[1:]
+    context, command = cli.make_context("ray", list(words)), cli
+    while isinstance(command, click.Group):
+        command = command.get_command(context, words[0])
+        assert command, f"ray has no command {words[0]}"
+        words = words[1:]
+    command.make_context(line, list(words), parent=context)
+    assert all((ROOT / word).is_file() for word in words if word.startswith("cluster/"))
+    if line.startswith("ray exec"):
+        parse_by_ray(words[-1])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("line", [line for _, line in lines() if line.startswith("ray ")])
+def test_rays_command_line_takes_what_the_documents_say(line: str) -> None:
+    parse_by_ray(line)
+
+
+@pytest.mark.parametrize(
+    "line", ["ray up --yess cluster/aws.yaml", 'ray exec cluster/aws.yaml "ray job submitt"']
+)
+def test_rays_command_line_would_not_take_a_mistake(line: str) -> None:
+    with pytest.raises((click.UsageError, AssertionError)):
+        parse_by_ray(line)
 
 
 def test_a_mistyped_option_would_not_parse(capsys: pytest.CaptureFixture) -> None:
