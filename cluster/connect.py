@@ -54,7 +54,10 @@ def cores() -> int:
 
 
 def connect(
-    address: str | None = None, num_cpus: int | None = None, env_vars: Mapping[str, str] | None = None
+    address: str | None = None,
+    num_cpus: int | None = None,
+    env_vars: Mapping[str, str] | None = None,
+    num_gpus: int | None = None,
 ) -> Connection:
     """Start a local Ray or join a cluster; a process that is connected already keeps its connection.
 
@@ -65,12 +68,16 @@ def connect(
             can grow, for `plan_resources` (default: its present size).
         env_vars: Environment of every worker, besides our own (`Storage.worker_env()` belongs here: workers
             on other machines do not see this process's environment).
+        num_gpus: Of a joined cluster: the GPUs to which it can grow, for `plan_resources` (default: those that it
+            has, which is none where GPU nodes start when they are asked for).
 
     Raises:
         InputError: no cluster answers at `address`, or it is a `ray://` address.
     """
     if num_cpus is not None and num_cpus < 1:
         raise InputError(f"The number of logical CPUs is {num_cpus}; it must be at least 1.")
+    if num_gpus is not None and num_gpus < 0:
+        raise InputError(f"The number of GPUs is {num_gpus}; it must be at least 0.")
     started = False
     address = address or ("auto" if os.environ.get("RAY_ADDRESS") else "local")
     if address.startswith("ray://"):
@@ -88,10 +95,10 @@ def connect(
     import ray
 
     total = ray.cluster_resources()
-    cpus = total.get("CPU", 0.0)
-    if num_cpus is not None and address != "local":
-        cpus = max(cpus, float(num_cpus))
-    return Connection(address=address, cpus=cpus, gpus=total.get("GPU", 0.0), started=started)
+    cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
+    if address != "local":
+        cpus, gpus = max(cpus, float(num_cpus or 0)), max(gpus, float(num_gpus or 0))
+    return Connection(address=address, cpus=cpus, gpus=gpus, started=started)
 
 
 def disconnect() -> None:
@@ -236,6 +243,6 @@ def plan_resources(
         advice = f"use at most {fits} workers" if fits else "set the GPUs per worker to 0"
         raise InputError(
             f"{actors} workers x {gpus_per_actor:g} GPU = {need_gpus:g} GPUs, but Ray has {gpus:g} and the job would "
-            f"wait for ever; {advice}."
+            f"wait for ever; {advice}, or say with --gpus to how many a cluster can grow."
         )
     return f"{arithmetic} of {cpus:g}."

@@ -1,4 +1,4 @@
-"""The command line that all verbs share: `--storage --run --json --address --cpus`, exit codes, logging.
+"""The command line that all verbs share: `--storage --run --json --address --cpus --gpus`, exit codes, logging.
 
 Exit codes: 0 done, 1 failed (traceback, or errors listed), 2 bad input (one sentence), 130 interrupted.
 With `--json` the last line of standard output is one JSON object: the result, or `{"error": ..., "exit_code": ...}`.
@@ -46,6 +46,7 @@ class Common:
         address: "local" starts a private Ray, "auto" joins the cluster of this machine (default: join inside
             `ray job submit`, else start).
         cpus: Logical CPUs of the local Ray (default: cores + 2); of a cluster, the size to which it can grow.
+        gpus: GPUs to which a cluster can grow (default: those that it has; a local Ray finds its own).
     """
 
     storage: str
@@ -53,6 +54,7 @@ class Common:
     json: bool = False
     address: str | None = None
     cpus: int | None = None
+    gpus: int | None = None
 
     def __post_init__(self) -> None:
         check_name("run", self.run)
@@ -65,7 +67,7 @@ class Common:
 
     def connect(self, storage: Storage) -> Connection:
         """Ray, with the environment that the workers need for this storage."""
-        connection = connect(self.address, self.cpus, storage.worker_env())
+        connection = connect(self.address, self.cpus, storage.worker_env(), self.gpus)
         # Ray puts its own handler in the place of ours.
         _interrupt_on_sigterm()
         return connection

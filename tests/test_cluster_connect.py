@@ -98,7 +98,7 @@ def test_gpus_are_counted_too() -> None:
     assert plan_resources(actors=2, cpus_per_actor=1, gpus_per_actor=0.5, cpus=4, gpus=1)
     with pytest.raises(InputError, match="use at most 1 workers"):
         plan_resources(actors=2, cpus_per_actor=1, gpus_per_actor=1, cpus=4, gpus=1)
-    with pytest.raises(InputError, match="set the GPUs per worker to 0"):
+    with pytest.raises(InputError, match="set the GPUs per worker to 0, or say with --gpus to how many"):
         plan_resources(actors=1, cpus_per_actor=1, gpus_per_actor=1, cpus=4, gpus=0)
 
 
@@ -127,6 +127,30 @@ def test_the_advice_fits_and_is_the_most_that_fits(
             assert fits(most, cpus) and not fits(most + 1, cpus)
         else:
             assert not fits(1, cpus)
+
+
+GROWS = """
+import subprocess, sys, ray
+from cluster.connect import connect, plan_resources
+ray.init(address="local", num_cpus=1, num_gpus=0, include_dashboard=False, object_store_memory=100 << 20)
+for cpus, gpus in ((None, None), (8, 4)):
+    joined = connect("auto", num_cpus=cpus, num_gpus=gpus)
+    print(joined.started, joined.cpus, joined.gpus)
+here = connect("local", num_cpus=8, num_gpus=4)
+print(here.cpus, here.gpus)
+"""
+
+
+def test_a_plan_may_count_on_what_a_cluster_can_grow_to() -> None:
+    """Where GPU nodes start when asked for there is none yet, and a plan that counts those there refuses."""
+    done = run_python(GROWS, RAY_AUTH_MODE="disabled")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["False 1.0 0.0", "False 8.0 4.0", "1.0 0.0"]
+
+
+def test_no_negative_number_of_gpus() -> None:
+    with pytest.raises(InputError, match="number of GPUs is -1; it must be at least 0"):
+        connect("auto", num_gpus=-1)
 
 
 @pytest.mark.parametrize("actors", [0, -1])
