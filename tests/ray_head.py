@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,13 +54,20 @@ def processes_of(folder: str) -> list[int]:
 
 
 @contextmanager
-def running_head(cpus: int = 2) -> Iterator[Head]:
-    """Start a head and end it. It takes jobs only some seconds later; submitting waits for that."""
+def running_head(cpus: int = 2, env: Mapping[str, str] | None = None) -> Iterator[Head]:
+    """Start a head and end it. It takes jobs only some seconds later; submitting waits for that.
+
+    Args:
+        cpus: Logical CPUs.
+        env: What its processes, and so every job, have in their environment: a cluster's own keys, say.
+    """
     # Short: the path of a Unix socket ends at 107 characters.
     folder = tempfile.mkdtemp(prefix="ms", dir="/tmp")
-    port, dashboard, agent, client, grpc, metrics, runtime_env = free_ports(7)
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "AWS_"))}
-    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    port, dashboard, agent, ray_client, grpc, metrics, runtime_env = free_ports(7)
+    client = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "AWS_"))}
+    client |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    # As in an activated environment: a job's command starts with `python`.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     command = [
         RAY,
         "start",
@@ -71,19 +78,25 @@ def running_head(cpus: int = 2) -> Iterator[Head]:
         f"--port={port}",
     ]
     command += [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
-    command += [f"--ray-client-server-port={client}", f"--dashboard-agent-grpc-port={grpc}"]
+    command += [f"--ray-client-server-port={ray_client}", f"--dashboard-agent-grpc-port={grpc}"]
     command += [f"--metrics-export-port={metrics}", f"--runtime-env-agent-port={runtime_env}"]
     # Ray's fixed range for workers could hold one of the ports above; 0 lets the system choose.
     command += ["--min-worker-port=0", "--max-worker-port=0"]
     command += ["--node-ip-address=127.0.0.1", f"--object-store-memory={200 << 20}", "--disable-usage-stats"]
     log_path = Path(folder, "head.log")
     with log_path.open("wb") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            env=client | {"PATH": path} | dict(env or {}),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         with suppress(subprocess.TimeoutExpired):
             process.wait(3)
             pytest.fail(f"the head ended at once: {log_path.read_text()}")
-        yield Head(dashboard=dashboard, gcs=port, env=env, folder=Path(folder))
+        yield Head(dashboard=dashboard, gcs=port, env=client, folder=Path(folder))
     finally:
         # Not `ray stop`, which would end every Ray of this machine.
         for pid in {process.pid, *processes_of(folder)}:
