@@ -46,8 +46,8 @@ def runtime_env(folder: Path = ROOT, env_vars: Mapping[str, str] | None = None) 
     missing = [name for name in PACKAGES if not (folder / name / "__init__.py").is_file()]
     if missing:
         raise InputError(
-            f"The folder '{folder}' cannot be sent to a cluster as it has no {', '.join(missing)}; give the checkout of "
-            "motionsynth, the folder that holds rayjobs/."
+            f"The folder '{folder}' cannot be sent to a cluster as it has no {', '.join(missing)}; give the checkout "
+            "of motionsynth, the folder that holds rayjobs/."
         )
     secret = sorted(name for name in env_vars or {} if SECRET.search(name))
     if secret:
