@@ -1,6 +1,7 @@
 """The command line that all verbs share: `--storage --run --json --address --cpus --gpus`, exit codes, logging.
 
-Exit codes: 0 done, 1 failed (traceback, or errors listed), 2 bad input (one sentence), 130 interrupted.
+Exit codes: 0 done, 1 failed (traceback, or errors listed), 2 bad input (one sentence), 130 interrupted;
+`rayjobs.submit` has that of the job.
 With `--json` the last line of standard output is one JSON object: the result, or `{"error": ..., "exit_code": ...}`.
 """
 
@@ -29,10 +30,25 @@ from storage import Storage
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 REPEAT_SECONDS = 5.0
 """After so long an interrupt that nobody has heard is repeated."""
+STOP_SECONDS = 300
+"""So long a verb that is told to stop may go on, to finish what would otherwise be lost."""
 
 
 class JobError(RuntimeError):
-    """Part of a job failed though the input is sound; the message lists what failed and how to go on."""
+    """Part of a job failed though the input is sound; the message lists what failed and how to go on.
+
+    Args:
+        message: For people.
+        exit_code: Of the process.
+        report: What the JSON object has besides the message and the code.
+    """
+
+    def __init__(
+        self, message: str, *, exit_code: int = FAILED, report: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.report = dict(report or {})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,18 +130,19 @@ def _run(
     set_up_logging()
     _interrupt_on_sigterm()
     try:
-        return 0, dict(verb(_parse(options, args)))
+        return 0, dict(verb(parse(options, args)))
     except InputError as e:
         return _failed(BAD_INPUT, str(e))
     except JobError as e:
-        return _failed(FAILED, str(e))
+        code, report = _failed(e.exit_code, str(e))
+        return code, e.report | dict(report)
     except KeyboardInterrupt:
         return _failed(INTERRUPTED, "Interrupted; run the same command again to go on where it stopped.")
     except Exception as e:
         traceback.print_exc()
         return _failed(FAILED, f"{type(e).__name__}: {e}", shown=True)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)  # heard, as whatever else it was turned into
+        interrupt_heard()  # as whatever else it was turned into
 
 
 def _failed(code: int, message: str, shown: bool = False) -> tuple[int, Mapping[str, Any]]:
@@ -134,7 +151,12 @@ def _failed(code: int, message: str, shown: bool = False) -> tuple[int, Mapping[
     return code, {"error": message, "exit_code": code}
 
 
-def _parse(options: type[Any], args: list[str]) -> Any:
+def parse(options: type[Any], args: list[str]) -> Any:
+    """The options of a verb.
+
+    Raises:
+        InputError: the command line is not understood, or a value is not allowed.
+    """
     program = options.__module__ if options.__module__ != "__main__" else _module_of_main()
     heard = io.StringIO()
     try:
@@ -180,6 +202,11 @@ def _interrupt_on_sigterm() -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)
         signal.signal(signal.SIGALRM, interrupt)
+
+
+def interrupt_heard() -> None:
+    """For who caught an interrupt and goes on for a while: it is not repeated."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def last_line(error: Exception) -> str:

@@ -5,7 +5,7 @@
 
 The loop itself is `motionsynth.training`; here it gets its clips, its rank and a place for its checkpoints. Draws
 train side by side as far as the CPUs (or GPUs) reach. Checkpoints are ours, not Ray's: verified, resumable on any
-number of workers, and never unpickled.
+number of workers, and never unpickled. An interrupted training goes on to its next checkpoint, then ends.
 """
 
 from __future__ import annotations
@@ -209,28 +209,56 @@ def _run_all(
     steps: Any = ray.remote(num_cpus=0)(_Steps).remote()
     total = sum(recipe.training.steps + recipe.training.rare_steps for recipe, _ in todo)
     waiting = list(todo)
-    running: dict[Any, str] = {}
+    running: dict[Any, tuple[str, str]] = {}
     failed = []
     with Progress("train", total, "steps") as progress:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                recipe, bed = waiting.pop(0)
-                ref = fit_one.remote(storage, dataset, run, recipe, bed, workers, gpus_per_worker, steps)
-                running[ref] = f"{recipe.generator} on {bed.key}"
-            done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
-            for ref in done:
-                name = running.pop(ref)
-                try:
-                    ray.get(ref)
-                except Exception as e:
-                    cause = [line for line in str(e).splitlines() if line.strip()]
-                    failed.append(f"{name}: {cause[-1] if cause else type(e).__name__}")
-            known: Any = ray.get(steps.all.remote())
-            now = sum(known.values())
-            if now > progress.done:
-                progress.advance(now - progress.done)
+        try:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    recipe, bed = waiting.pop(0)
+                    ref = fit_one.remote(storage, dataset, run, recipe, bed, workers, gpus_per_worker, steps)
+                    running[ref] = (recipe.generator, bed.key)
+                done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
+                for ref in done:
+                    generator, key = running.pop(ref)
+                    try:
+                        ray.get(ref)
+                    except Exception as e:
+                        cause = [line for line in str(e).splitlines() if line.strip()]
+                        failed.append(f"{generator} on {key}: {cause[-1] if cause else type(e).__name__}")
+                known: Any = ray.get(steps.all.remote())
+                now = sum(known.values())
+                if now > progress.done:
+                    progress.advance(now - progress.done)
+        except KeyboardInterrupt:
+            _await_checkpoints(running, steps)
+            raise
     if failed:
         raise cli.JobError("Trainings failed; the others are kept:\n" + "\n".join(f"  {f}" for f in failed))
+
+
+def _await_checkpoints(running: Mapping[Any, tuple[str, str]], steps: Any) -> None:
+    """After an interrupt: until each running training has reported again, since it saves a checkpoint before it does.
+
+    Without this a stop would cost what was trained since the last report, which can be many minutes. A second
+    interrupt, or `cli.STOP_SECONDS`, ends the wait.
+    """
+    import ray
+
+    cli.interrupt_heard()
+    before: Any = ray.get(steps.all.remote())
+    left = dict(running)
+    print(
+        f"stopping at the next checkpoint of {len(left)} trainings; interrupt again to stop at once",
+        flush=True,
+    )
+    end = time.monotonic() + cli.STOP_SECONDS
+    while left and time.monotonic() < end:
+        ended, _ = ray.wait(list(left), timeout=POLL_SECONDS)
+        now: Any = ray.get(steps.all.remote())
+        left = {r: t for r, t in left.items() if r not in ended and now.get(t, 0) <= before.get(t, 0)}
+    if left:
+        print(f"{len(left)} trainings saved none in {cli.STOP_SECONDS} s", flush=True)
 
 
 class _Steps:

@@ -1,4 +1,4 @@
-"""Fixtures that every test may use; those of the storage backends live in `storage_fixtures.py`."""
+"""Fixtures that every test may use; of storage backends see `storage_fixtures.py`, of a Ray head `ray_head.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.tiny_motion import make_tiny_set
 
 ROOT = Path(__file__).resolve().parents[1]
 
-pytest_plugins = ["tests.storage_fixtures"]
+pytest_plugins = ["tests.storage_fixtures", "tests.ray_head"]
 
 # A deadline is a timed assertion: it fails on a busy machine, whatever the code does.
 settings.register_profile("motionsynth")
