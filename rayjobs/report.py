@@ -151,8 +151,8 @@ def _scores(
     own = {"bed": asdict(recipe.bed), "protocols": list(recipe.protocols or (recipe.bed.protocol,))}
     if differ := [k for k, v in own.items() if result[k] != v]:
         raise InputError(
-            f"'{base}.json' was scored with {differ[0]} {result[differ[0]]}, but the options say {own[differ[0]]}; give "
-            "the options that it was scored with, or score anew."
+            f"'{base}.json' was scored with {differ[0]} {result[differ[0]]}, but the options say {own[differ[0]]}; "
+            "give the options that it was scored with, or score anew."
         )
     rows = pq.read_table(io.BytesIO(storage.read(f"{base}.parquet"))).to_pylist()
     return base, result, [ScoreRecord.from_dict(row) for row in rows]

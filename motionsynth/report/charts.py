@@ -128,7 +128,8 @@ def scatter(groups: Mapping[str, np.ndarray], label: str) -> str:
     body = ""
     for style, points in groups.items():
         for x, y in 50 + 45 * (points - middle) / half:
-            body += f'<circle class="point {style}" cx="{x:.1f}" cy="{100 - y:.1f}" r="{2.3 if style == "seen" else 1.7}"/>'
+            radius = 2.3 if style == "seen" else 1.7
+            body += f'<circle class="point {style}" cx="{x:.1f}" cy="{100 - y:.1f}" r="{radius}"/>'
     return f'<svg class="scatter" viewBox="0 0 100 100" role="img" aria-label="{escape(label)}">{body}</svg>'
 
 
@@ -197,10 +198,8 @@ def figures(motion: Motion, skeleton: Skeleton, label: str, poses: int = 6) -> s
             )
             for bones in chains:
                 side = side_of(skeleton.joints[bones[0][0]])
-                way = "".join(
-                    f"M{p[parent, 0] + k * step:.3f} {-p[parent, 1]:.3f}L{p[child, 0] + k * step:.3f} {-p[child, 1]:.3f}"
-                    for child, parent in bones
-                )
+                place = lambda j, k=k, p=p: f"{p[j, 0] + k * step:.3f} {-p[j, 1]:.3f}"  # noqa: E731
+                way = "".join(f"M{place(parent)}L{place(child)}" for child, parent in bones)
                 body += f'<path class="rim" d="{way}"/><path class="limb {side} p{int(m) % 2}" d="{way}"/>'
             if "head" in skeleton.joints:
                 tip = "head_tip" if "head_tip" in skeleton.joints else "head"

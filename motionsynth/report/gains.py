@@ -89,7 +89,9 @@ def _verdict(run: Run, own: Mapping[str, Any], strong: Mapping[str, Any], rows: 
         best = max(rivals, key=lambda r: rows[r["rival"]]["rare_recall"]["mean"])
         text += (
             f" The best rival that needs no such training, {best['rival']}, comes to "
-            f"{rows[best['rival']]['rare_recall']['mean']:.1f} %; against it: {signed(best['mean'])} {bounds(best)}."
+            f"{rows[best['rival']]['rare_recall']['mean']:.1f} %; against it: "
+            + f"{signed(best['mean'])} {bounds(best)}".strip()
+            + "."
         )
     return Verdict(arm=arm, recogniser=own["recogniser"], tone=tone, title=title, text=text)
 

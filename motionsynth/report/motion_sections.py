@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 from html import escape
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from motionsynth.report import charts
 from motionsynth.report.clips import player_data
+from motionsynth.report.markup import legend, percent, subtitle, table
 from motionsynth.report.motions import nearest_training_clips, projections, violations
 from motionsynth.report.run import Run
-from motionsynth.report.sections import _legend, percent, table
 
 MOST_PANELS = 24
 """Classes whose clips are drawn as points, by generator."""
@@ -54,8 +55,9 @@ def motions(run: Run) -> str:
     <label class="wide">Class <select class="class">{options}</select></label>
     <label>Real clip <select class="real"></select></label>
     <label>Synthetic clip <select class="synthetic"></select></label>
-    <label>Speed <select class="speed"><option value="0.25">\u00bc\u00d7</option><option value="0.5">\u00bd\u00d7</option>
-      <option value="1" selected>1\u00d7</option><option value="2">2\u00d7</option></select></label>
+    <label>Speed <select class="speed"><option value="0.25">\u00bc\u00d7</option>
+      <option value="0.5">\u00bd\u00d7</option><option value="1" selected>1\u00d7</option>
+      <option value="2">2\u00d7</option></select></label>
     <label>View <select class="view"><option value="angle">three-quarter</option><option value="front">front</option>
       <option value="side">side</option><option value="top">above</option></select></label>
     <label class="check"><input type="checkbox" class="trails" checked> Trails</label>
@@ -63,8 +65,8 @@ def motions(run: Run) -> str:
   </div>
   <p class="facts" aria-live="polite"></p>
 </div>
-{_legend(("limb left", "left limbs"), ("limb right", "right limbs"))}
-<p class="note">Clips were drawn at random, never chosen for their looks: real ones from the training clips of the class,
+{legend(("limb left", "left limbs"), ("limb right", "right limbs"))}
+<p class="note">Clips were drawn at random, never chosen for their looks: real ones from the class's training clips,
 synthetic ones from those made for it. Space plays, arrow keys step, drag turns both views.{escape(some)}</p>
 <noscript><p class="note">The player needs JavaScript; all else on this page works without.</p></noscript>
 {embedded("clips", data)}"""
@@ -82,8 +84,8 @@ _QUALITY = (
      "mean speed by that of real clips; near 0 is frozen"),
     ("beyond limits, %", lambda q: 100 * q["physics"]["frames"], lambda q: 100 * q["physics"]["frames_real"], ".1f",
      "frames with an angle or a speed beyond those of training clips"),
-    ("bones vary by, %", lambda q: 100 * q["physics"]["bone_variation"], lambda q: 100 * q["physics"]["bone_variation_real"],
-     ".1f", "of their length over a clip"),
+    ("bones vary by, %", lambda q: 100 * q["physics"]["bone_variation"],
+     lambda q: 100 * q["physics"]["bone_variation_real"], ".1f", "of their length over a clip"),
     ("copies, %", lambda q: 100 * q["memorisation"]["share"], lambda q: 100 * q["memorisation"]["expected"], ".1f",
      "clips nearer to a training clip than nearly all training clips are to each other"),
     ("named as meant, %", lambda q: 100 * q["agreement"], lambda q: 100.0, ".1f",
@@ -130,23 +132,19 @@ def projection(run: Run) -> str:
     """Real and synthetic clips of each class as points."""
     out = ""
     for generator in run.makers:
-        panels, count = "", 0
-        for p in projections(run, generator):
-            count += 1
-            if count > MOST_PANELS:
-                break
+        panels = ""
+        for p in islice(projections(run, generator), MOST_PANELS):
             name = run.class_names[p.label]
             groups = {"unseen": p.unseen, "synthetic": p.synthetic, "seen": p.seen}
             share = f"{100 * p.share:.0f}\u00a0%" if math.isfinite(p.share) else ""
+            counts = f"{len(p.seen)} trained on, {len(p.unseen)} other real, {len(p.synthetic)} synthetic"
+            said = f"Clips of {name}: {counts}"
             panels += (
                 f'<figure><figcaption><b>{escape(name)}</b> <span class="quiet">{share}</span></figcaption>'
-                f"{charts.scatter(groups, f'Clips of {name}: {len(p.seen)} trained on, {len(p.unseen)} other real, {len(p.synthetic)} synthetic')}"
-                "</figure>"
+                f"{charts.scatter(groups, said)}</figure>"
             )
         if panels:
-            out += (
-                f"<h3>{escape(generator)}</h3>" if len(run.makers) > 1 else ""
-            ) + f'<div class="panels">{panels}</div>'
+            out += subtitle(run, generator) + f'<div class="panels">{panels}</div>'
     if not out:
         return ""
     how = (
@@ -155,14 +153,14 @@ def projection(run: Run) -> str:
         if run.projection == "pca"
         else "a map that keeps neighbours together (t-SNE of canonical poses; distances far apart mean nothing)"
     )
-    legend = _legend(
+    key = legend(
         ("dot ring", "real, trained on"),
         ("dot faint", "real, same people, held back"),
         ("dot synthetic", "synthetic"),
     )
     return (
         f"<p>Every point is a clip, placed in {how}. Good clips lie where the held-back ones lie, also away from those "
-        f"that were trained on.</p>{out}{legend}"
+        f"that were trained on.</p>{out}{key}"
     )
 
 
@@ -185,11 +183,12 @@ def nearest(run: Run) -> str:
             )
             rows.append(
                 (
-                    escape(name), f"{own.min():.1f}", f"{np.median(own):.1f}", charts.strip(own.tolist(), floor.tolist(), scale, said),
+                    escape(name), f"{own.min():.1f}", f"{np.median(own):.1f}",
+                    charts.strip(own.tolist(), floor.tolist(), scale, said),
                     f"{np.median(floor):.1f}" if len(floor) else "\u2013",
                 )
             )  # fmt: skip
-        out += (f"<h3>{escape(generator)}</h3>" if len(run.makers) > 1 else "") + table(
+        out += subtitle(run, generator) + table(
             [
                 "class",
                 "least, cm",
@@ -203,15 +202,15 @@ def nearest(run: Run) -> str:
         out += _pairs(run, sorted(found, key=lambda pair: float(pair[1].distances.min()))[:MOST_PAIRS])
     if not out:
         return ""
-    legend = _legend(
+    key = legend(
         ("stroke synthetic", "synthetic clip to its nearest training clip"),
-        ("stroke real", "training clip to the nearest other one"),
+        ("stroke real", "training clip to the nearest one of another take"),
     )
     return (
-        "<p>Distance of a clip from the nearest training clip of its class: root mean square over joints and frames, of "
-        "canonical poses. Synthetic clips far nearer than real clips are to each other are copies.</p>"
+        "<p>Distance of a clip from the nearest training clip of its class: root mean square over joints and frames "
+        "of canonical poses. Synthetic clips far nearer than real clips are to each other are copies.</p>"
         + out
-        + legend
+        + key
     )
 
 
@@ -225,13 +224,16 @@ def _pairs(run: Run, found: list[Any]) -> str:
         name = run.class_names[n.label]
         floor = f"; real clips: {100 * np.median(n.floor):.1f}\u00a0cm" if len(n.floor) else ""
         out += (
-            f"<figure><figcaption><b>{escape(name)}</b> {100 * n.distances[at]:.1f}\u00a0cm apart<span class='quiet'>{floor}"
-            f"</span></figcaption>"
-            f'<div class="paper real">{charts.figures(real, skeleton, f"Real training clip of {name}")}</div>'
-            f'<div class="paper synthetic">{charts.figures(synthetic, skeleton, f"Nearest synthetic clip of {name}")}</div>'
+            f"<figure><figcaption><b>{escape(name)}</b> {100 * n.distances[at]:.1f}\u00a0cm apart"
+            f"<span class='quiet'>{floor}</span></figcaption>"
+            f'<div class="paper real">{charts.figures(real, skeleton, f"Real clip of {name}")}</div>'
+            f'<div class="paper synthetic">{charts.figures(synthetic, skeleton, f"Synthetic clip of {name}")}</div>'
             "</figure>"
         )
-    return f'<h3>Nearest pairs</h3><p class="quiet">Above the real training clip, below the synthetic clip nearest to it.</p><div class="pairs">{out}</div>'
+    return (
+        '<h3>Nearest pairs</h3><p class="quiet">Above the real training clip, below the synthetic clip nearest to it.'
+        f'</p><div class="pairs">{out}</div>'
+    )
 
 
 def physics(run: Run) -> str:
@@ -241,14 +243,14 @@ def physics(run: Run) -> str:
         found = violations(run, generator)
         if not found:
             continue
-        scale = charts.Scale.around([100 * max(v.real, v.synthetic) for v in found], 5)
+        scale = charts.Scale.around([100 * max(v.real, v.synthetic) for v in found], 10)
         rows = []
         for v in found:
             name = run.class_names[v.label]
             said = f"{name}: real {100 * v.real:.1f} %, synthetic {100 * v.synthetic:.1f} %"
             drawn = charts.dumbbell(100 * v.real, 100 * v.synthetic, math.nan, scale, said)
             rows.append((escape(name), percent(v.real), drawn, percent(v.synthetic)))
-        out += (f"<h3>{escape(generator)}</h3>" if len(run.makers) > 1 else "") + table(
+        out += subtitle(run, generator) + table(
             [
                 "class",
                 "real, %",
@@ -260,8 +262,8 @@ def physics(run: Run) -> str:
         )
     if not out:
         return ""
-    legend = _legend(("dot real", "real clips of the training people"), ("dot synthetic", "synthetic clips"))
+    key = legend(("dot real", "real clips of the training people"), ("dot synthetic", "synthetic clips"))
     return (
-        "<p>Share of frames in which a joint's angle or speed is beyond what training clips show (99.9th percentile and a "
-        "tenth).</p>" + out + legend
+        "<p>Share of frames in which a joint's angle or speed is beyond what training clips show (99.9th percentile "
+        "and a tenth).</p>" + out + key
     )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from motionsynth.errors import InputError
 from motionsynth.limits import fit_limits
-from motionsynth.metrics_diversity import nearest_distance
 from motionsynth.metrics_motion import clip_vectors, physics_violations
-from motionsynth.motion import MotionSet
+from motionsynth.motion import Motion, MotionSet
 from motionsynth.report.run import PROJECTIONS, GeneratedSet, Run
 
 MOST_CLIPS = 40
@@ -107,7 +106,7 @@ class Nearest:
         distances: [synthetic clips], to the nearest training clip.
         parents: [synthetic clips], the index of that clip in `bed.train`.
         clips: [synthetic clips], indices in the generated set.
-        floor: [training clips], each to the nearest other one; empty for a single clip.
+        floor: Of the training clips, each to the nearest one of another take; empty where there is no other.
     """
 
     label: int
@@ -130,8 +129,17 @@ def nearest_training_clips(made: GeneratedSet, label: int) -> Nearest:
         distances=np.sqrt(np.maximum(squares[np.arange(len(y)), at], 0)),
         parents=own[at],
         clips=clips,
-        floor=nearest_distance(x) if len(x) > 1 else np.zeros(0),
+        floor=_floor(x, [train.motions[i] for i in own]),
     )
+
+
+def _floor(x: np.ndarray, motions: Sequence[Motion]) -> np.ndarray:
+    """Distance of each clip from the nearest other one; another view of the same take is not another one."""
+    squares = np.square(x).sum(1)[:, None] + np.square(x).sum(1) - 2 * x @ x.T
+    takes = [(m.dataset, m.subject, m.repetition) if m.repetition else i for i, m in enumerate(motions)]
+    same = np.array([[a == b for b in takes] for a in takes])
+    least = np.where(same | np.eye(len(x), dtype=bool), np.inf, squares).min(1, initial=np.inf)
+    return np.sqrt(np.maximum(least[np.isfinite(least)], 0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,19 +18,19 @@ from motionsynth.report import motion_sections, sections
 from motionsynth.report.gains import verdicts
 from motionsynth.report.run import Run
 
-SECTIONS: tuple[tuple[str, str, Callable[[Run], str]], ...] = (
-    ("gain", "What was gained", sections.gain),
-    ("motions", "The motions", motion_sections.motions),
-    ("classes", "Class by class", sections.classes),
-    ("confusions", "What is confused less, and more", sections.confusions),
-    ("quality", "The generated sets beside real clips", motion_sections.quality),
-    ("projection", "Where the clips lie", motion_sections.projection),
-    ("nearest", "Nearest training clips", motion_sections.nearest),
-    ("physics", "Beyond the limits of a body", motion_sections.physics),
-    ("attention", "Attention over time", sections.attention),
-    ("training", "Learning curves", sections.training),
+SECTIONS: tuple[tuple[str, str, str, Callable[[Run], str]], ...] = (
+    ("gain", "Gain", "What was gained", sections.gain),
+    ("motions", "Motions", "The motions", motion_sections.motions),
+    ("classes", "Classes", "Class by class", sections.classes),
+    ("confusions", "Confusions", "What is confused less, and more", sections.confusions),
+    ("quality", "Quality", "The generated sets beside real clips", motion_sections.quality),
+    ("projection", "Map", "Where the clips lie", motion_sections.projection),
+    ("nearest", "Nearest clips", "Nearest training clips", motion_sections.nearest),
+    ("physics", "Physics", "Beyond the limits of a body", motion_sections.physics),
+    ("attention", "Attention", "Attention over time", sections.attention),
+    ("training", "Training", "Learning curves", sections.training),
 )
-"""Anchor, title and function of every section; one that returns "" is left out."""
+"""Anchor, name in the navigation, title and function of every section; one that returns "" is left out."""
 
 SCRIPTS = ("three.min.js", "player.js")
 
@@ -48,11 +48,12 @@ def render(run: Run) -> str:
     if not run.judged:
         raise InputError("The report needs scores of the scarce draws; run `python -m rayjobs.score` first.")
     style, scripts = _asset("style.css"), [_asset(name) for name in SCRIPTS]
-    parts = [(anchor, title, body) for anchor, title, make in SECTIONS if (body := make(run))]
-    links = "".join(f'<a href="#{anchor}">{escape(title)}</a>' for anchor, title, _ in parts)
+    parts = [(*names, body) for *names, make in SECTIONS if (body := make(run))]
+    links = "".join(f'<a href="#{anchor}">{escape(short)}</a>' for anchor, short, _, _ in parts)
     body = "".join(
-        f'<section id="{anchor}" aria-labelledby="{anchor}-title"><h2 id="{anchor}-title">{escape(title)}</h2>{body}</section>'
-        for anchor, title, body in parts
+        f'<section id="{anchor}" aria-labelledby="{anchor}-title"><h2 id="{anchor}-title">{escape(title)}</h2>{body}'
+        "</section>"
+        for anchor, _, title, body in parts
     )
     policy = (
         f"default-src 'none'; script-src {' '.join(_hash(s) for s in scripts)}; style-src {_hash(style)}; "

@@ -61,9 +61,9 @@ class Run:
     seed: int = 0
 
     @property
-    def class_names(self) -> Sequence[str]:
+    def class_names(self) -> tuple[str, ...]:
         """Of every label."""
-        return self.result["class_names"]
+        return tuple(self.result["class_names"])
 
     @property
     def scarcity(self) -> str:

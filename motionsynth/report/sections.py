@@ -7,7 +7,7 @@ A section is a function of the run that returns HTML, "" where the run has nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -24,19 +24,22 @@ from motionsynth.report.gains import (
     signed,
     verdicts,
 )
+from motionsynth.report.markup import legend, percent, table
 from motionsynth.report.run import Run
 
 MOST_HEAT = 40
 """Classes of which a whole confusion matrix can still be read."""
 
+ENDS = '<span class="ends"><span>start</span><span>end</span></span>'
+
 ARMS = {
     "weak": "real clips as they are",
     "strong": "real clips, strongly augmented: the arm to beat",
     "ceiling": "all real clips, none held back",
-    "interpolation": "and blends of two clips of a class",
-    "difference": "and differences of common classes lent to rare ones",
-    "feature": "and features made up around the rare classes",
-    "hybrid": "and the dataset's own synthetic clips",
+    "interpolation": "strong plus blends of two clips of a class",
+    "difference": "strong plus differences of common classes lent to rare ones",
+    "feature": "strong plus features made up around the rare classes",
+    "hybrid": "strong plus the dataset's own synthetic clips",
 }
 
 
@@ -45,27 +48,8 @@ def described(arm: str) -> str:
     if arm.startswith(TSTR):
         return "synthetic clips alone"
     if arm.startswith(REFINED):
-        return "and those synthetic clips that were accepted"
-    return ARMS.get(arm, "and its synthetic clips")
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "", caption: str = "") -> str:
-    """Cells are HTML already; the first one of a row is its header. Scrolls sideways where it is too wide."""
-    top = "".join(f'<th scope="col">{h}</th>' for h in head)
-    body = "".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{c}</td>" for c in rest)}</tr>'
-        for first, *rest in rows
-    )
-    said = f"<caption>{caption}</caption>" if caption else ""
-    return (
-        f'<div class="scroll" tabindex="0" role="group"><table class="{kind}">{said}<thead><tr>{top}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] as a percentage; a dash for none."""
-    return "\u2013" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f}"
+        return "strong plus those synthetic clips that were accepted"
+    return ARMS.get(arm, "strong plus its synthetic clips")
 
 
 def _spread(i: Any) -> str:
@@ -89,7 +73,10 @@ def gain(run: Run) -> str:
                 out += f"<h3>{escape(said)}</h3>"
             out += _arms(run, rows, what)
     for v in verdicts(run)[1:]:
-        out += f'<p class="verdict {v.tone}"><b>{escape(v.title)}</b> (judged by {escape(v.recogniser)}). {escape(v.text)}</p>'
+        out += (
+            f'<p class="verdict {v.tone}"><b>{escape(v.title)}</b> (judged by {escape(v.recogniser)}). '
+            f"{escape(v.text)}</p>"
+        )
     for t in run.result["tstr"]:
         if t["ratio"] is not None:
             out += (
@@ -113,13 +100,14 @@ def _arms(run: Run, rows: Sequence[Any], what: str) -> str:
     ticks = sorted({scale.low, 0.0, scale.high})
     head = [
         "arm", what + ",\u00a0%", "over strong, points", charts.axis(scale, ticks), "gap closed", "macro,\u00a0%",
-        "top-1,\u00a0%", "runs",
+        "top\u20111,\u00a0%", "runs",
     ]  # fmt: skip
     body = []
     for r in rows:
         d, arm = r["difference"], r["arm"]
         made = arm in run.generators or arm.startswith(TSTR)
-        name = f'<b class="{"made" if made else ""}">{escape(arm)}</b><span class="quiet">{escape(described(arm))}</span>'
+        name = f'<b class="{"made" if made else ""}">{escape(arm)}</b>'
+        name += f'<span class="quiet">{escape(described(arm))}</span>'
         said, drawn = '<span class="quiet">\u2013</span>', ""
         if d:
             clear = d["lo"] is not None and (d["lo"] > 0 or d["hi"] < 0)
@@ -135,7 +123,10 @@ def _arms(run: Run, rows: Sequence[Any], what: str) -> str:
             else ""
         )
         body.append(
-            (name, _spread(r["rare_recall"]), said, drawn, share, _spread(r["macro"]), _spread(r["top1"]), str(r["runs"]))
+            (
+                name, _spread(r["rare_recall"]), said, drawn, share, _spread(r["macro"]), _spread(r["top1"]),
+                str(r["runs"]),
+            )
         )  # fmt: skip
     return table(head, body, "arms")
 
@@ -146,6 +137,7 @@ def classes(run: Run) -> str:
         return ""
     name = run.recognisers[0]
     scale, out = charts.Scale(0, 100), ""
+    ruler = charts.axis(scale, (0, 25, 50, 75, 100), "\u00a0%")
     for generator in run.generators:
         rows = []
         changes = class_changes(run, name, generator)
@@ -160,31 +152,23 @@ def classes(run: Run) -> str:
         better, worse = (sum(s * c.gain > 0.05 for c in changes) for s in (1, -1))
         out += (
             (f"<h3>{escape(generator)}</h3>" if len(run.generators) > 1 else "")
-            + f"<p>{better} of {len(changes)} classes are recognised better with the clips of {escape(generator)}, {worse} "
-            "worse. A single class rests on few clips: read the pattern, not a row.</p>"
+            + f"<p>{better} of {len(changes)} classes are recognised better with the clips of {escape(generator)}, "
+            f"{worse} worse. A single class rests on few clips: read the pattern, not a row.</p>"
             + table(
-                ["class", "strong", charts.axis(scale, (0, 25, 50, 75, 100), "\u00a0%"), "with clips", "points", "judged by"],
+                ["class", "strong", ruler, "with clips", "points", "judged by"],
                 rows,
                 "classes",
             )
         )  # fmt: skip
-    legend = _legend(
+    key = legend(
         ("dot real", "strong real arm"), ("dot synthetic", "with synthetic clips"), ("tick", "ceiling")
     )
     return (
         out
-        + legend
+        + key
         + f'<p class="note">Recall of each class {"" if run.scarcity == "full" else "while it is rare, "}'
         f"judged by {escape(name)}, mean over its draws and seeds. A class name leads to its clips; the last column "
         "counts held-out clips per recogniser.</p>"
-    )
-
-
-def _legend(*entries: tuple[str, str]) -> str:
-    return (
-        '<p class="legend">'
-        + "".join(f'<span><i class="{style}"></i>{escape(said)}</span>' for style, said in entries)
-        + "</p>"
     )
 
 
@@ -212,14 +196,14 @@ def confusions(run: Run) -> str:
         out += listed
     if not out:
         return ""
-    legend = _legend(
+    key = legend(
         ("swatch more", "named more often"),
         ("swatch less", "less often"),
         ("swatch diagonal", "named rightly"),
     )
     return (
         out
-        + legend
+        + key
         + '<p class="note">Rows are true classes, columns what they are named; points of a class\'s held-out '
         "clips, generator arm minus strong arm. On the framed diagonal orange is better, elsewhere blue is.</p>"
     )
@@ -242,14 +226,15 @@ def training(run: Run) -> str:
             group, _, name = term.rpartition("/")
             last = [line[-1][1] for line in lines.values()]
             frames += (
-                f'<figure><figcaption><b>{escape(name)}</b> <span class="quiet">{escape(group)}</span>'
+                f'<figure><figcaption><b>{escape(name.replace("_", " "))}</b><span class="quiet">{escape(group)}</span>'
                 f"<output>{float(np.mean(last)):.3g}</output></figcaption>"
                 f"{charts.curves(lines, f'{term} over the steps of training')}"
                 f'<p class="range"><span>{min(values):.3g}</span><span>{max(values):.3g}</span></p></figure>'
             )
+        count = f"{len(mine)} trainings, one line each," if len(mine) > 1 else "One training"
         steps = max(s for made in mine for line in made.curves.values() for s, _ in line)
         out += (
-            f'<div class="frames">{frames}</div><p class="note">{len(mine)} trainings of {steps:,} steps, one line each; '
+            f'<div class="frames">{frames}</div><p class="note">{count} of {steps:,} steps; '
             "every point is the mean of the unweighted term since the last report. At the right of a title the mean "
             "at the end; below a frame its lowest and highest value.</p>"
         )
@@ -286,7 +271,7 @@ def attention(run: Run) -> str:
         out += (
             f"<h3>{escape(generator)}</h3><p>Mean over the training clips of a class, from the first to the last "
             f"moment; no shade is even attention.{escape(effect)}</p>"
-            + table(["class", '<span class="ends"><span>start</span><span>end</span></span>', "most, times even"], rows, "lanes")
+            + table(["class", ENDS, "most, times even"], rows, "lanes")
         )  # fmt: skip
-    legend = _legend(("swatch more", "more than even"), ("swatch less", "less than even"))
-    return out + legend if out else ""
+    key = legend(("swatch more", "more than even"), ("swatch less", "less than even"))
+    return out + key if out else ""

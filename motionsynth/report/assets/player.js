@@ -112,8 +112,8 @@
   class Pane {
     constructor(persons) {
       this.scene = new THREE.Scene();
-      this.sky = new THREE.HemisphereLight(0xffffff, 0xb8bec6, 2.5);
-      this.sun = new THREE.DirectionalLight(0xffffff, 1.1);
+      this.sky = new THREE.HemisphereLight(0xffffff, 0xc9ced6, 3.0);
+      this.sun = new THREE.DirectionalLight(0xffffff, 1.4);
       this.sun.castShadow = true;
       this.sun.shadow.mapSize.set(1024, 1024);
       this.sun.shadow.radius = 4;
@@ -196,6 +196,7 @@
     state.t = t;
     const at = Math.round(t * STEPS);
     scrub.value = String(at);
+    scrub.style.setProperty("--done", `${(100 * at) / length()}%`);
     time.textContent = `${t.toFixed(2)} / ${duration().toFixed(2)} s`;
     scrub.setAttribute("aria-valuetext", time.textContent);
     state.dirty = true;
@@ -243,11 +244,11 @@
   // Both clips in full, seen from where the viewer last turned to, or from a direction.
   function frame(direction) {
     const box = bounds(), [, , w, h] = rects().real;
-    const across = Math.hypot(box.size.x, box.size.z) + 0.3, tall = box.size.y + 0.45;
+    const across = Math.hypot(box.size.x, box.size.z) + 0.3, tall = box.size.y + 0.6;
     const half = Math.tan((camera.fov * Math.PI) / 360);
     const far = Math.max(tall / (2 * half), across / (2 * half * (w / h))) + 0.35 * across;
     const from = direction ? new THREE.Vector3(...direction) : camera.position.clone().sub(orbit.target);
-    orbit.target.set(box.centre.x, box.size.y * 0.5 + 0.06, box.centre.z);
+    orbit.target.set(box.centre.x, box.size.y * 0.5 + 0.12, box.centre.z);
     camera.position.copy(from.normalize().multiplyScalar(far).add(orbit.target));
     orbit.update();
     for (const side of SIDES) panes[side].aim(box);
