@@ -101,19 +101,12 @@ def write_report(
     Raises:
         InputError: nothing was scored, or other beds were; or what was scored is gone.
     """
-    began = time.monotonic()
-    base, result, records = _scores(storage, dataset, run, recipe, part)
-    page = render(
-        Run(
-            result=result,
-            records=records,
-            sets=_sets(storage, dataset, run, recipe, result),
-            about=_about(storage, dataset),
-            command=command,
-            projection=projection,
-            seed=recipe.bed.seed,
-        )
-    ).encode()
+    began, threads = time.monotonic(), torch.get_num_threads()
+    torch.set_num_threads(1)  # one clip at a time: more threads only wait for each other
+    try:
+        base, page = _render(storage, dataset, run, recipe, command, part, projection)
+    finally:
+        torch.set_num_threads(threads)
     folder, _, name = base.rpartition("/")
     key = f"{folder}/report-{name.removeprefix('score-')}.html"
     storage.write(key, page)
@@ -127,6 +120,25 @@ def write_report(
             ) from None
         written["out"] = str(out)
     return written | {"seconds": round(time.monotonic() - began, 2)}
+
+
+def _render(
+    storage: Storage, dataset: str, run: str, recipe: Recipe, command: str, part: bool, projection: str
+) -> tuple[str, bytes]:
+    """Beginning of the scores' names, and the page."""
+    base, result, records = _scores(storage, dataset, run, recipe, part)
+    page = render(
+        Run(
+            result=result,
+            records=records,
+            sets=_sets(storage, dataset, run, recipe, result),
+            about=_about(storage, dataset),
+            command=command,
+            projection=projection,
+            seed=recipe.bed.seed,
+        )
+    ).encode()
+    return base, page
 
 
 def _scores(

@@ -42,7 +42,7 @@ def test_the_verdict_names_the_best_rival() -> None:
     run = run_in_memory(
         {"strong": STRONG, "motion_gan": moved(0.2), "difference": moved(0.3), "feature": moved(0.1)}
     )
-    assert "difference, comes to 81.7 %; against it: \u221210.0" in verdicts(run)[0].text
+    assert "difference, comes to 81.7\u00a0%; against it: \u221210.0" in verdicts(run)[0].text
 
 
 def test_classes_are_sorted_by_their_gain() -> None:

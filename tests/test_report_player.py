@@ -101,7 +101,7 @@ def test_it_plays_scrubs_and_switches(browser: Any, report: Path) -> None:
     # Play runs and pause stops; a click does both.
     play = page.get_by_role("button", name="Play")
     play.click()
-    page.wait_for_function("document.querySelector('#player .scrub').value > 3")
+    page.wait_for_function("() => Number(document.querySelector('#player .scrub').value) > 3")
     page.get_by_role("button", name="Pause").click()
     stopped = opened.seconds()
     page.wait_for_timeout(300)
@@ -121,7 +121,10 @@ def test_it_plays_scrubs_and_switches(browser: Any, report: Path) -> None:
     assert opened.seconds() == 0.2
 
     # Another class brings its own clips; a name in the table of classes does the same.
-    menu, synthetic = page.get_by_label("Class", exact=True), page.get_by_label("Synthetic clip")
+    menu, synthetic = (
+        page.get_by_label("Class", exact=True),
+        page.get_by_role("combobox", name="Synthetic clip"),
+    )
     before = synthetic.input_value()
     menu.select_option(label=CLASS_NAMES[2])
     assert synthetic.input_value() != before and opened.seconds() == 0.0
@@ -134,9 +137,9 @@ def test_views_turn_and_the_nearest_clip_is_found(browser: Any, report: Path) ->
     opened = Opened(browser, report)
     page = opened.page
     opened.scrub(8)
-    page.get_by_label("Trails").uncheck()
+    page.locator("#player .trails").uncheck()
     front = opened.picture()
-    page.get_by_label("View").select_option("side")
+    page.locator("#player select.view").select_option("side")
     side = opened.picture()
     assert (np.abs(side - front).max(-1) > 30).sum() > 1000
     box = page.locator("#player canvas").bounding_box()
@@ -150,13 +153,13 @@ def test_views_turn_and_the_nearest_clip_is_found(browser: Any, report: Path) ->
     changed = np.abs(opened.picture() - side).max(-1) > 30
     assert changed[:, :half].sum() > 300 and changed[:, half:].sum() > 300
 
-    page.get_by_label("Trails").check()
+    page.locator("#player .trails").check()
     assert (np.abs(opened.picture() - side).max(-1) > 12).sum() > 100
-    real = page.get_by_label("Real clip")
+    real, synthetic = (page.locator(f"#player select.{side}") for side in ("real", "synthetic"))
     options = real.locator("option").count()
     names = set()
-    for i in range(page.get_by_label("Synthetic clip").locator("option").count()):
-        page.get_by_label("Synthetic clip").select_option(index=i)
+    for i in range(synthetic.locator("option").count()):
+        synthetic.select_option(index=i)
         page.get_by_role("button", name="Show nearest real clip").click()
         names.add(real.locator("option:checked").inner_text().split(": ")[1])
         assert (

@@ -66,7 +66,7 @@ def arms_of(run: Run, recogniser: str, beds: str = "") -> list[Mapping[str, Any]
 def _verdict(run: Run, own: Mapping[str, Any], strong: Mapping[str, Any], rows: Mapping[str, Any]) -> Verdict:
     d, arm = own["difference"], own["arm"]
     what = "recall" if run.scarcity == "full" else "rare-class recall"
-    way = f"{strong['rare_recall']['mean']:.1f} % to {own['rare_recall']['mean']:.1f} %"
+    way = f"{strong['rare_recall']['mean']:.1f}\u00a0% to {own['rare_recall']['mean']:.1f}\u00a0%"
     measured = f"{signed(d['mean'])} points {bounds(d)}".strip()
     if d["lo"] is None:
         tone, title = "open", f"{arm} was measured once: nothing is shown yet"
@@ -89,7 +89,7 @@ def _verdict(run: Run, own: Mapping[str, Any], strong: Mapping[str, Any], rows: 
         best = max(rivals, key=lambda r: rows[r["rival"]]["rare_recall"]["mean"])
         text += (
             f" The best rival that needs no such training, {best['rival']}, comes to "
-            f"{rows[best['rival']]['rare_recall']['mean']:.1f} %; against it: "
+            f"{rows[best['rival']]['rare_recall']['mean']:.1f}\u00a0%; against it: "
             + f"{signed(best['mean'])} {bounds(best)}".strip()
             + "."
         )

@@ -53,8 +53,8 @@ def motions(run: Run) -> str:
   </div>
   <div class="controls">
     <label class="wide">Class <select class="class">{options}</select></label>
-    <label>Real clip <select class="real"></select></label>
-    <label>Synthetic clip <select class="synthetic"></select></label>
+    <label class="wide">Real clip <select class="real"></select></label>
+    <label class="wide">Synthetic clip <select class="synthetic"></select></label>
     <label>Speed <select class="speed"><option value="0.25">\u00bc\u00d7</option>
       <option value="0.5">\u00bd\u00d7</option><option value="1" selected>1\u00d7</option>
       <option value="2">2\u00d7</option></select></label>

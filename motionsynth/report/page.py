@@ -110,7 +110,7 @@ def _facts(run: Run) -> str:
     seeds = len({r.seed for r in judged})
     draws = result["draws"]
     facts = [
-        ("Dataset", str(run.about.get("title") or result["dataset"])),
+        ("Classes", str(len(run.class_names))),
         ("Protocol", ", ".join(result["protocols"])),
         ("Judged by", "held-out training people" if result["split"] == "validation" else "the test half"),
         ("Scarcity", f"{BedSpec(**result['bed']).size}"),

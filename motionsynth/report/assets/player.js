@@ -53,6 +53,10 @@
   const colour = (name) => new THREE.Color(getComputedStyle(document.documentElement).getPropertyValue(name).trim());
   const limbColour = (side, person) => colour(`--${side}${person % 2 ? "2" : ""}`);
 
+  // The ball of the head takes the place of its joints, and of the bone to its tip.
+  const inHead = new Set(skeleton.head || []);
+  const hidden = new Set(skeleton.head && skeleton.head[0] !== skeleton.head[1] ? [skeleton.head[1]] : []);
+
   class Body {
     constructor(scene, person) {
       this.person = person;
@@ -84,7 +88,7 @@
       const body = clip && this.person < clip.persons ? bodyAt(clip, this.person, t) : null;
       const m = new THREE.Matrix4(), turn = new THREE.Quaternion();
       skeleton.bones.forEach(([child, parent, side], i) => {
-        if (!body) return this.bones.setMatrixAt(i, none);
+        if (!body || hidden.has(child)) return this.bones.setMatrixAt(i, none);
         const a = joint(body, parent), b = joint(body, child), way = b.clone().sub(a), length = way.length();
         turn.setFromUnitVectors(up, length > 1e-6 ? way.divideScalar(length) : up);
         const radius = side === "trunk" ? 0.034 : 0.027;
@@ -93,7 +97,7 @@
       const ball = (mesh, i, at, radius) =>
         mesh.setMatrixAt(i, radius ? m.makeScale(radius, radius, radius).setPosition(at) : none);
       for (let j = 0; j < skeleton.joints; j++)
-        ball(this.joints, j, body && joint(body, j), body ? (skeleton.sides[j] === "trunk" ? 0.036 : 0.031) : 0);
+        ball(this.joints, j, body && joint(body, j), body && !inHead.has(j) ? (skeleton.sides[j] === "trunk" ? 0.036 : 0.031) : 0);
       const [head, tip] = skeleton.head || [0, 0];
       const middle = body && joint(body, head).add(joint(body, tip)).multiplyScalar(0.5);
       ball(this.joints, skeleton.joints, middle, body && skeleton.head ? skeleton.headRadius : 0);
