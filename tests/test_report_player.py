@@ -122,8 +122,8 @@ def test_it_plays_scrubs_and_switches(browser: Any, report: Path) -> None:
 
     # Another class brings its own clips; a name in the table of classes does the same.
     menu, synthetic = (
-        page.get_by_label("Class", exact=True),
-        page.get_by_role("combobox", name="Synthetic clip"),
+        page.locator("#player select.class"),
+        page.locator("#player select.synthetic"),
     )
     before = synthetic.input_value()
     menu.select_option(label=CLASS_NAMES[2])

@@ -137,13 +137,13 @@ def heat(change: np.ndarray, rows: Sequence[int], names: Sequence[str], label: s
     """Points gained (orange) or lost (blue) by true class (rows) and named class; the diagonal is framed."""
     shown = change[list(rows)]
     columns = [int(c) for c in range(len(names))]
-    cell, left, top, right = 18, 176, 146, 66
+    cell, left, top, right = 16, 224, 192, 104
     width, height = left + cell * len(columns) + right, top + cell * len(rows) + 4
     most = float(np.nanmax(np.abs(shown))) or 1.0
     body = ""
     for r, row in enumerate(rows):
         y = top + r * cell
-        body += f'<text x="{left - 6}" y="{y + 13}" text-anchor="end">{escape(_short(names[row]))}</text>'
+        body += f'<text x="{left - 6}" y="{y + 12}" text-anchor="end">{escape(_short(names[row]))}</text>'
         for c in columns:
             v = float(shown[r, c])
             if v and math.isfinite(v):
@@ -156,7 +156,7 @@ def heat(change: np.ndarray, rows: Sequence[int], names: Sequence[str], label: s
             if c == row:
                 body += f'<rect class="diagonal" x="{left + c * cell}" y="{y}" width="{cell}" height="{cell}" rx="3"/>'
     for c in columns:
-        x = left + c * cell + 13
+        x = left + c * cell + 12
         body += f'<text transform="translate({x} {top - 6}) rotate(-60)">{escape(_short(names[c]))}</text>'
     return (
         f'<svg class="heat" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
@@ -164,7 +164,7 @@ def heat(change: np.ndarray, rows: Sequence[int], names: Sequence[str], label: s
     )
 
 
-def _short(name: str, most: int = 26) -> str:
+def _short(name: str, most: int = 38) -> str:
     """Without its middle where it is long: names of classes often differ in their last word."""
     half = most // 2
     return name if len(name) <= most else f"{name[: half - 1].rstrip()}\u2026{name[-half:].lstrip()}"

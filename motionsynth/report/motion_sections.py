@@ -51,10 +51,12 @@ def motions(run: Run) -> str:
     <input type="range" class="scrub" min="0" max="1" value="0" step="1" aria-label="Time">
     <output class="time">0.00 / 0.00 s</output>
   </div>
+  <div class="choices">
+    <label>Class <select class="class">{options}</select></label>
+    <label>Real clip <select class="real"></select></label>
+    <label>Synthetic clip <select class="synthetic"></select></label>
+  </div>
   <div class="controls">
-    <label class="wide">Class <select class="class">{options}</select></label>
-    <label class="wide">Real clip <select class="real"></select></label>
-    <label class="wide">Synthetic clip <select class="synthetic"></select></label>
     <label>Speed <select class="speed"><option value="0.25">\u00bc\u00d7</option>
       <option value="0.5">\u00bd\u00d7</option><option value="1" selected>1\u00d7</option>
       <option value="2">2\u00d7</option></select></label>

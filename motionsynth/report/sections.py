@@ -30,6 +30,8 @@ from motionsynth.report.run import Run
 MOST_HEAT = 40
 """Classes of which a whole confusion matrix can still be read."""
 
+UNUSED = 0.01
+"""Share by which attention must change a decoder's features to be of any use."""
 ENDS = '<span class="ends"><span>start</span><span>end</span></span>'
 
 ARMS = {
@@ -224,9 +226,10 @@ def training(run: Run) -> str:
             if not values:
                 continue
             group, _, name = term.rpartition("/")
+            whose = "" if group == "diagnostic" else group
             last = [line[-1][1] for line in lines.values()]
             frames += (
-                f'<figure><figcaption><b>{escape(name.replace("_", " "))}</b><span class="quiet">{escape(group)}</span>'
+                f'<figure><figcaption><b>{escape(name.replace("_", " "))}</b><span class="quiet">{escape(whose)}</span>'
                 f"<output>{float(np.mean(last)):.3g}</output></figcaption>"
                 f"{charts.curves(lines, f'{term} over the steps of training')}"
                 f'<p class="range"><span>{min(values):.3g}</span><span>{max(values):.3g}</span></p></figure>'
@@ -265,9 +268,11 @@ def attention(run: Run) -> str:
         if gains:
             g = float(np.mean(gains))
             effect = (
-                f" The decoder has learned to use it with a gain of {g:.3f}: its features are scaled by at most "
-                f"{100 * abs(g) * (most - 1):.1f}\u00a0% at the frames that it attends to most."
+                f" The decoder has learned to use it with a gain of {signed(g, 3)}: where it attends most, its "
+                f"features change by {100 * abs(g) * (most - 1):.1f}\u00a0%."
             )
+            if abs(g) * (most - 1) < UNUSED:
+                effect += " So far it is as good as unused."
         out += (
             f"<h3>{escape(generator)}</h3><p>Mean over the training clips of a class, from the first to the last "
             f"moment; no shade is even attention.{escape(effect)}</p>"
