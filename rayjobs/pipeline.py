@@ -1,4 +1,4 @@
-"""The whole job from one command: prepare, train, generate, preview, refine (with --refined), score.
+"""The whole job from one command: prepare, train, generate, preview, refine (with --refined), score, report.
 
 Finished stages are skipped on re-run.
 
@@ -15,13 +15,14 @@ from typing import Any
 
 from motionsynth.errors import InputError
 from rayjobs import cli, experiment, generate_beds, prepare, refine, score, train
+from rayjobs import report as report_verb
 from storage import MissingError, Storage
 from storage.manifest import read_manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options(score.Options):
-    """Prepare, train, generate, refine (with --refined) and score.
+    """Prepare, train, generate, refine (with --refined), score and report.
 
     Attributes:
         raw: Raw folder of the dataset; not needed when it is prepared already, nor for `sample`.
@@ -78,9 +79,15 @@ def verb(options: Options) -> dict[str, Any]:
     scored = score.score(*args, workers=options.workers, only=only, refined=options.refined)
     score.report(scored)
     stage("score")
+    written = report_verb.write_report(
+        *args[:4], report_verb.command_of(options, options.recogniser), part=bool(only)
+    )
+    stage("report")
+    report_verb.report(written)
     print("seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in seconds.items()))
     result = {k: v for k, v in scored.items() if k != "text"}
-    return result | {"stages": seconds, "trained_generators": trained["beds"], "generated": made["beds"]}
+    result |= {"stages": seconds, "report": written["report"]}
+    return result | {"trained_generators": trained["beds"], "generated": made["beds"]}
 
 
 def _prepared(storage: Storage, dataset: str) -> bool:

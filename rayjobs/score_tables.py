@@ -96,6 +96,12 @@ def _rare_recalls(records: Sequence[ScoreRecord]) -> dict[int, float]:
     return {c: sum(v) / len(v) for c, v in sorted(seen.items())}
 
 
+def base_of(run: str, dataset: str, recipe: Recipe, part: bool) -> str:
+    """What the names of the files of a scoring begin with; `part` if only some arms were scored."""
+    who = "+".join(dict.fromkeys(p.training.recogniser for p in recipe.scores))
+    return f"{experiment.run_prefix(run, dataset)}/score-{recipe.bed.split}-{who}{'-part' * part}"
+
+
 def write(
     storage: Storage,
     dataset: str,
@@ -109,8 +115,7 @@ def write(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    who = "+".join(dict.fromkeys(p.training.recogniser for p in recipe.scores))
-    base = f"{experiment.run_prefix(run, dataset)}/score-{recipe.bed.split}-{who}{'-part' * part}"
+    base = base_of(run, dataset, recipe, part)
     storage.write(f"{base}.json", json.dumps(cli.plain(result), indent=1).encode())
     rows = [{k: v for k, v in r.to_dict().items() if k != "confusion"} for r in records]
     for row, r in zip(rows, records, strict=True):

@@ -54,6 +54,18 @@ def test_the_decoder_cannot_stretch_a_bone(persons: int, tiny_set: MotionSet) ->
         assert (np.ptp(bones, axis=1) / bones.mean(1)).max() < 1e-4
 
 
+def test_attention_is_that_of_the_clips_it_rebuilds(tiny_set: MotionSet) -> None:
+    model = gan(tiny_set)
+    clips = Sampler(tiny_set, model.context, TrainingConfig(), model.frames, seed=0).everything()
+    alpha = model.attention(clips)
+    assert alpha.shape == (len(tiny_set), model.frames // 2) and not alpha.requires_grad
+    torch.testing.assert_close(alpha.sum(1), torch.ones(len(tiny_set)))
+    # Other clips are looked at otherwise, the same clips in the same way.
+    assert (alpha[0] - alpha[-1]).abs().max() > 1e-6
+    torch.testing.assert_close(model.attention(clips), alpha)
+    assert small_generator("kinetic_gan", tiny_set).attention(clips) is None
+
+
 def test_bone_lengths_are_those_of_the_training_people(tiny_set: MotionSet) -> None:
     model = gan(tiny_set)
     made = bone_lengths((decode(model, 60)[0] * model.context.scale).numpy()[:, 0, :1], tiny_set.skeleton)[

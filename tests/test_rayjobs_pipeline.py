@@ -38,8 +38,9 @@ def command(storage: Path, *more: str) -> list[str]:
 
 
 def stored(storage: Storage) -> dict[str, str]:
-    """Every object but the tables, which are written anew on each run."""
-    return {o.key: storage.digest(o.key) for o in storage.list() if "/score-" not in o.key}
+    """Every object but tables and report, which are written anew on each run."""
+    written = ("/score-", "/report-")
+    return {o.key: storage.digest(o.key) for o in storage.list() if not any(w in o.key for w in written)}
 
 
 @pytest.mark.slow
@@ -52,7 +53,7 @@ def test_one_command_does_it_all_once(tmp_path: Path) -> None:
     recipe = get_recipe("debug")
     arms = {"weak", "strong", "interpolation", "difference", "feature", "motion_gan", "ceiling"}
     assert {a["arm"] for a in result["arms"]} == arms and result["trained"] == len(arms) + 1
-    assert list(result["stages"]) == ["prepare", "train", "generate", "score"]
+    assert list(result["stages"]) == ["prepare", "train", "generate", "score", "report"]
     assert [b["step"] for b in result["trained_generators"]] == [
         recipe.training.steps + recipe.training.rare_steps
     ]
@@ -71,6 +72,8 @@ def test_one_command_does_it_all_once(tmp_path: Path) -> None:
     assert storage.read(f"{prefix}/preview.png")[:4] == b"\x89PNG"
     assert QUALITY not in {a["arm"] for a in result["arms"]} and len(result["quality"]) == 1
     assert "recogniser tcn" in done.stdout
+    report = tmp_path / result["report"]
+    assert str(report) in done.stdout and '<section id="motions"' in report.read_text("utf-8")
 
     before = stored(storage)
     again = verb(
@@ -88,7 +91,8 @@ def test_one_command_does_it_all_once(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     more = json.loads(done.stdout.splitlines()[-1])
     assert (
-        list(more["stages"]) == ["prepare", "train", "generate", "refine", "score"] and more["trained"] == 2
+        list(more["stages"]) == ["prepare", "train", "generate", "refine", "score", "report"]
+        and more["trained"] == 2
     )
     assert {a["arm"] for a in more["arms"]} == arms | {"refined:motion_gan"} and len(more["quality"]) == 2
     assert before.items() < stored(storage).items()

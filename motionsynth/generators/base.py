@@ -254,6 +254,13 @@ class Generator(nn.Module, ABC):
         """Figures of the last `losses` call that are worth logging but are no loss terms."""
         return {}
 
+    def attention(self, clips: Batch) -> Tensor | None:
+        """Where in time the generator looks while it rebuilds these clips, [B, S] with rows that sum to 1.
+
+        None, the default, for a generator without such attention.
+        """
+        return None
+
     def prepare(self, clips: Batch) -> None:
         """Fit what training needs to the training clips, before the first step. Nothing by default.
 

@@ -284,6 +284,13 @@ class MotionGAN(Generator):
             "attention_gain": float(self.decoder.attention_gain.detach()),
         }
 
+    @torch.no_grad()
+    def attention(self, clips: Batch) -> Tensor:
+        """The decoder's attention (eq. 1) in the reconstruction pass, [B, T / 2]."""
+        mean, _ = self._encode(whole(clips.x, self.frames) / self.context.scale, clips.y)
+        zero = torch.zeros(len(mean), self.config.noise, device=mean.device)
+        return self.decode(zero, clips.y, mean, clips.seconds)[1]
+
     def _passes(self, real: Tensor, batch: Batch, there: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Generation pass (first B) and reconstruction pass (last B) through one decoder call."""
         b, device = len(batch.y), real.device
