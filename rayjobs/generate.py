@@ -259,7 +259,7 @@ def generate(
     """
     sets = [ShardSet.open(storage, w.prefix, w.request) for w in wanted]
     left = sum(s.left for s in sets)
-    make: Make = partial(make_shards_here, storage, grade=grade, gpu=gpus_per_actor > 0)
+    make: Make = partial(make_shards_here, storage, grade=grade, writer=writer, gpu=gpus_per_actor > 0)
     window = WINDOW_SHARDS
     with ExitStack() as stack:
         if left:

@@ -161,14 +161,18 @@ def make_shards(
 
 
 def make_shards_here(
-    storage: Storage, todo: Sequence[Shard], grade: Grade | None, gpu: bool = False
+    storage: Storage,
+    todo: Sequence[Shard],
+    grade: Grade | None,
+    writer: type[ShardWriter],
+    gpu: bool = False,
 ) -> tuple[dict[tuple[str, int], ShardRecord], list[str]]:
     """The same in this process, without Ray: for one that is a Ray worker itself."""
-    writer = ShardWriter(storage, grade, gpu)
+    actor = writer(storage, grade, gpu)
     records: dict[tuple[str, int], ShardRecord] = {}
     errors: list[str] = []
     for shard in todo:
-        record, error = writer.attempt(shard.prefix, shard.spec)
+        record, error = actor.attempt(shard.prefix, shard.spec)
         if record is None:
             errors.append(error)
         else:

@@ -30,6 +30,7 @@ from storage.records import (
     describe,
     describe_stored,
     encode_part,
+    write_part,
 )
 
 __all__ = [
@@ -120,7 +121,7 @@ class Manifest:
     def _parts(self) -> Iterable[Part]:
         if isinstance(self.shards, StoredRecords):
             return self.shards.parts
-        return [encode_part(i, chunk)[0] for i, chunk in enumerate(chunks(self.shards))]
+        return [encode_part(i, chunk)[0] for i, chunk in enumerate(chunks(self.shards, PART_SHARDS))]
 
     @staticmethod
     def from_bytes(data: bytes, name: str = MANIFEST, at: Storage | None = None) -> Manifest:
@@ -182,9 +183,8 @@ def write_manifest(storage: Storage, prefix: str, manifest: Manifest, *, replace
             f"({', '.join(missing[:3])}); run the same `{COMMAND[manifest.kind]}` command again to finish it."
         )
     if not isinstance(manifest.shards, StoredRecords) and len(manifest.shards) > PART_SHARDS:
-        for index, chunk in enumerate(chunks(manifest.shards)):
-            part, content = encode_part(index, chunk)
-            at.put_once(part.key, content)
+        for index, chunk in enumerate(chunks(manifest.shards, PART_SHARDS)):
+            write_part(at, index, chunk)
     if replace:
         at.write(MANIFEST, manifest.to_bytes())
         return

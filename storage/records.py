@@ -158,9 +158,9 @@ def encode_part(index: int, records: Sequence[ShardRecord]) -> tuple[Part, bytes
 
 
 def write_part(at: Storage, index: int, records: Sequence[ShardRecord]) -> Part:
-    """Write a part below a dataset's folder; it may be there already."""
+    """Write a part below a dataset's folder; one that is there has the same content, unless it is damaged."""
     part, data = encode_part(index, records)
-    at.put_once(part.key, data)
+    at.write(part.key, data)
     return part
 
 
@@ -247,7 +247,7 @@ class StoredRecords(Sequence[ShardRecord]):
         return hash(tuple(p.sha256 for p in self.parts))
 
 
-def chunks(items: Iterable[_T], size: int = PART_SHARDS) -> Iterator[tuple[_T, ...]]:
+def chunks(items: Iterable[_T], size: int) -> Iterator[tuple[_T, ...]]:
     """Runs of so many items, the last one shorter."""
     todo = iter(items)
     while chunk := tuple(islice(todo, size)):
