@@ -22,9 +22,9 @@ from storage.manifest import describe_stored
 from storage.schema import decode, encode
 
 
-def parquet(table: pa.Table, **options: object) -> bytes:
+def parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", **options)
+    pq.write_table(table, sink, compression="zstd")
     return sink.getvalue().to_pybytes()
 
 
