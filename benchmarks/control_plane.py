@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.generate import DriverMemory
+from benchmarks.generate import DriverMemory, _steady
 from benchmarks.report import machine, measured, table
 from cluster.connect import ROOT, Connection, connect, disconnect
 from motionsynth.errors import InputError
@@ -228,6 +228,7 @@ def run_once(phase: str, uri: str, shards: int, actors: int) -> dict[str, Any]:
         "shards": shards,
         "seconds": seconds,
         "driver CPU s": cpu,
+        "steady shards/s": _steady(Path(uri, PREFIX, "shards")) if "://" not in uri else None,
         "peak MiB": peak,
         "growth MiB": peak - (memory.start or 0.0),
         "load": os.getloadavg()[0],
@@ -289,6 +290,7 @@ def by_size(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "shards": shards,
                 **{f"{p} s": mine[p]["seconds"] for p in ("plan", "make")},
                 "shards/s": shards / mine["make"]["seconds"],
+                "steady shards/s": mine["make"]["steady shards/s"],
                 **{f"{p} s": mine[p]["seconds"] for p in ("list", "manifest", "status", "resume done")},
                 "half, before the pool s": half["before the pool"],
                 "half s": half["seconds"],
