@@ -12,11 +12,9 @@ and the bytes do not depend on the number of actors, their order or the faults o
 from __future__ import annotations
 
 import dataclasses
-import json
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,17 +23,43 @@ from cluster.connect import Connection
 from motionsynth.errors import InputError
 from motionsynth.generators import config_of
 from rayjobs import cli, experiment
-from rayjobs.shard_pool import Grade, Pool, Shard, check_unchanged, header_of, make_shards, make_shards_here
-from storage import ConflictError, MissingError, Storage
+from rayjobs.progress import Progress
+from rayjobs.shard_pool import (
+    WINDOW_SHARDS,
+    Grade,
+    Pool,
+    Shard,
+    ShardWriter,
+    check_unchanged,
+    header_of,
+    make_shards,
+    make_shards_here,
+)
+from rayjobs.shard_sets import REQUEST, ShardSet, claim, read_request, windows
+from storage import Storage
 from storage.checkpoints import checkpoint_digest, read_config
-from storage.header import Header, canonical_json
-from storage.manifest import Manifest, ShardRecord, describe_stored, read_manifest, write_manifest
-from storage.shards import GenerationRequest, ShardSpec, key_of, list_done, plan
+from storage.records import ShardRecord
+from storage.shards import GenerationRequest
 
-logger = logging.getLogger(__name__)
+__all__ = [
+    "REQUEST",
+    "Options",
+    "Wanted",
+    "claim",
+    "generate",
+    "parse_counts",
+    "prefix_of",
+    "read_request",
+    "report",
+    "request_for",
+    "verb",
+]
 
-REQUEST = "request.json"
-"""Written first: what the shards below a prefix belong to, so that `status` knows what is left."""
+MAX_LISTED = 100
+"""Failures that are told one by one."""
+
+Make = Callable[[Sequence[Shard]], tuple[dict[tuple[str, int], ShardRecord], list[str]]]
+"""Makes shards: their records and a sentence for everything that went wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +238,7 @@ def generate(
     cpus_per_actor: float = 1.0,
     gpus_per_actor: float = 0.0,
     grade: Grade | None = None,
+    writer: type[ShardWriter] = ShardWriter,
 ) -> list[dict[str, Any]]:
     """Make every shard of these sets that does not exist yet, then commit the manifest of each.
 
@@ -223,6 +248,7 @@ def generate(
         connect: Called only if there is work to do: starts or joins Ray. None makes the shards in this process.
         actors, cpus_per_actor, gpus_per_actor: See `Pool`.
         grade: Fills the quality columns.
+        writer: What makes a shard.
 
     Returns:
         Counts and digest of each set: JSON-serialisable.
@@ -231,127 +257,55 @@ def generate(
         InputError: another request at a prefix, a checkpoint that changed, or actors that do not fit.
         JobError: shards failed; the others are done and the same call goes on with those that failed.
     """
-    sets = [_Set.open(storage, w) for w in wanted]
-    todo = [Shard(s.wanted.prefix, spec) for s in sets for spec in s.todo]
-    made: dict[tuple[str, str], ShardRecord] = {}
-    errors: list[str] = []
-    if todo:
-        for s in sets:
-            if s.todo:
-                check_unchanged(storage, s.wanted.request.checkpoint, s.wanted.request.checkpoint_digest)
-        if connect is None:
-            made, errors = make_shards_here(storage, todo, grade, gpu=gpus_per_actor > 0)
-        else:
-            pool = Pool(
-                connection=connect(),
-                actors=actors,
-                cpus_per_actor=cpus_per_actor,
-                gpus_per_actor=gpus_per_actor,
-            )
-            made, errors = make_shards(storage, todo, pool, grade)
-    results = [s.commit(storage, made) for s in sets]
+    sets = [ShardSet.open(storage, w.prefix, w.request) for w in wanted]
+    left = sum(s.left for s in sets)
+    make: Make = partial(make_shards_here, storage, grade=grade, writer=writer, gpu=gpus_per_actor > 0)
+    window = WINDOW_SHARDS
+    with ExitStack() as stack:
+        if left:
+            for s in sets:
+                if s.left:
+                    check_unchanged(storage, s.request.checkpoint, s.request.checkpoint_digest)
+            if connect is not None:
+                pool = Pool(
+                    connection=connect(),
+                    actors=actors,
+                    cpus_per_actor=cpus_per_actor,
+                    gpus_per_actor=gpus_per_actor,
+                )
+                window = pool.window()
+                progress = stack.enter_context(Progress("generate", sum(s.clips_left for s in sets), "clips"))
+                make = partial(make_shards, storage, pool=pool, grade=grade, writer=writer, progress=progress)
+        made, errors = _make_all(storage, sets, make, window)
     if errors:
-        listed = "\n".join(f"  {e}" for e in sorted(errors))
+        listed = "\n".join(f"  {e}" for e in sorted(errors)[:MAX_LISTED])
+        more = f"\n  and {len(errors) - MAX_LISTED} more" if len(errors) > MAX_LISTED else ""
         raise cli.JobError(
-            f"{len(todo) - len(made)} of {len(todo)} shards failed; the others are done, so mend the cause and run "
-            f"the same command again:\n{listed}"
+            f"{left - made} of {left} shards failed{' or were not begun' if left - made > len(errors) else ''}; the "
+            f"others are done, so mend the cause and run the same command again:\n{listed}{more}"
         )
-    return [r for r in results if r]
+    return [s.result() for s in sets]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Set:
-    """What there is of a wanted set: its shards, those left to make, the manifest if nothing is left."""
+def _make_all(storage: Storage, sets: Sequence[ShardSet], make: Make, window: int) -> tuple[int, list[str]]:
+    """Make what the sets lack, window by window; a set is committed as soon as it is whole.
 
-    wanted: Wanted
-    header: Header
-    specs: Sequence[ShardSpec]
-    todo: Sequence[ShardSpec]
-    manifest: Manifest | None
-
-    @classmethod
-    def open(cls, storage: Storage, wanted: Wanted) -> _Set:
-        request = wanted.request
-        header = header_of(read_config(storage, request.checkpoint))
-        if unknown := [k for k in request.counts if k >= len(header.class_names)]:
-            raise InputError(
-                f"The request asks for class {unknown[0]}; the checkpoint knows 0 to {len(header.class_names) - 1}."
-            )
-        claim(storage, wanted.prefix, request)
-        specs = plan(request)
-        done = list_done(storage, wanted.prefix, specs)
-        todo = [s for s in specs if s.id not in done]
-        manifest = _finished(storage, wanted.prefix, request) if not todo else None
-        if todo:
-            logger.info("%d of %d shards are left under %s.", len(todo), len(specs), wanted.prefix)
-        return cls(wanted=wanted, header=header, specs=specs, todo=todo, manifest=manifest)
-
-    def commit(self, storage: Storage, made: Mapping[tuple[str, str], ShardRecord]) -> dict[str, Any] | None:
-        """Write the manifest; None if a shard is missing."""
-        prefix, request = self.wanted.prefix, self.wanted.request
-        new = {s.id: made[prefix, s.id] for s in self.todo if (prefix, s.id) in made}
-        if len(new) < len(self.todo):
-            return None
-        manifest = self.manifest
-        if manifest is None:
-            records = new | _describe_done(storage, prefix, [s for s in self.specs if s.id not in new])
-            manifest = Manifest(
-                kind="generated",
-                header=self.header,
-                shards=tuple(records[s.id] for s in self.specs),
-                request=request.to_dict(),
-            )
-            write_manifest(storage, prefix, manifest)
-        return {
-            "prefix": prefix,
-            "clips": manifest.rows,
-            "accepted": sum(s.accepted for s in manifest.shards),
-            "counts": {self.header.class_names[k]: n for k, n in manifest.counts.items()},
-            "shards": len(self.specs),
-            "shards_made": len(self.todo),
-            "clips_made": sum(s.rows for s in self.todo),
-            "bytes": sum(s.bytes for s in manifest.shards),
-            "manifest": manifest.digest,
-        }
-
-
-def claim(storage: Storage, prefix: str, request: GenerationRequest) -> None:
-    """Note the request under its prefix, before any shard.
-
-    Raises:
-        ConflictError: another request has the prefix.
+    Returns:
+        How many shards were made, and a sentence for everything that went wrong.
     """
-    try:
-        storage.put_once(f"{prefix}/{REQUEST}", canonical_json(request.to_dict()).encode())
-    except ConflictError:
-        raise ConflictError(
-            f"'{storage.sub(prefix).uri}' holds the clips of another request (checkpoint, counts, seed, sampling, "
-            "batch or shard size differ); choose another run name, or delete that folder."
-        ) from None
-
-
-def read_request(storage: Storage, prefix: str) -> GenerationRequest:
-    """The request that the shards below a prefix belong to. Raises MissingError if there is none."""
-    return GenerationRequest.from_dict(json.loads(storage.read(f"{prefix}/{REQUEST}")))
-
-
-def _finished(storage: Storage, prefix: str, request: GenerationRequest) -> Manifest | None:
-    try:
-        manifest = read_manifest(storage, prefix)
-    except MissingError:
-        return None
-    # The prefix is claimed for this request, so another one's manifest was copied here by hand.
-    if manifest.request != json.loads(canonical_json(request.to_dict())):
-        raise ConflictError(
-            f"'{storage.sub(prefix).uri}' has the manifest of another request; choose another run name."
-        )
-    return manifest
-
-
-def _describe_done(storage: Storage, prefix: str, specs: Sequence[ShardSpec]) -> dict[str, ShardRecord]:
-    with ThreadPoolExecutor(8) as pool:
-        found = pool.map(lambda s: describe_stored(storage, prefix, key_of(s)), specs)
-        return {spec.id: record for spec, record in zip(specs, found, strict=True)}
+    made = 0
+    errors: list[str] = []
+    for pieces in windows(sets, window):
+        todo = [Shard(s.prefix, s.specs[i]) for s, part in pieces for i in s.missing(part)]
+        records, said = make(todo) if todo else ({}, [])
+        made += len(records)
+        errors += said
+        for s, part in pieces:
+            s.close(storage, part, records)
+        # What no shard of a window survives, or what ended it, would end the next ones, too.
+        if len(records) + len(said) < len(todo) or (todo and not records):
+            break
+    return made, errors
 
 
 def report(result: Mapping[str, Any]) -> None:

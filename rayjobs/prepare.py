@@ -319,7 +319,7 @@ def summary(manifest: Manifest, prefix: str, state: str) -> dict[str, Any]:
         "found": manifest.rows + len(dropped),
         "dropped": [{"sample_id": i, "reason": reason} for i, reason in dropped],
         "shards": len(manifest.shards),
-        "bytes": sum(s.bytes for s in manifest.shards),
+        "bytes": manifest.totals.bytes,
         "skeleton": manifest.header.skeleton.name,
         "counts": {manifest.header.class_names[k]: n for k, n in manifest.counts.items()},
         "manifest": manifest.digest,

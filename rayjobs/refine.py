@@ -130,7 +130,7 @@ def refine(
                 "generator": generator,
                 "prefix": _target(run, dataset, spec, generator),
                 "clips": manifest.rows,
-                "accepted": sum(s.accepted for s in manifest.shards),
+                "accepted": manifest.totals.accepted,
                 "classes": manifest.extra["classes"],
                 "manifest": manifest.digest,
             }

@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 
 MAX_RETRIES = 3
 """Times that a shard is tried again when its actor dies (kill, out of memory, lost node)."""
+WINDOW_SHARDS = 16384
+"""Shards that Ray is given at once: it keeps something of each to the end, and starting its actors takes seconds."""
+WINDOW_SHARDS_PER_ACTOR = 64
+"""The window of a large pool, so that it does not wait for its last shards most of the time."""
 MAX_RESTARTS = 100
 """Times that one actor is started again; finite, so that what kills every actor ends the job."""
 
@@ -56,9 +60,9 @@ class Shard:
     spec: ShardSpec
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, int]:
         """What tells it from every other shard."""
-        return self.prefix, self.spec.id
+        return self.prefix, self.spec.index
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +79,10 @@ class Pool:
     actors: int | None = None
     cpus_per_actor: float = 1.0
     gpus_per_actor: float = 0.0
+
+    def window(self) -> int:
+        """Number of shards that go through Ray at once."""
+        return max(WINDOW_SHARDS, WINDOW_SHARDS_PER_ACTOR * self.size(1 << 62))
 
     def size(self, shards: int) -> int:
         """Number of actors, at most one per shard."""
@@ -103,9 +111,14 @@ class Pool:
 
 
 def make_shards(
-    storage: Storage, todo: Sequence[Shard], pool: Pool, grade: Grade | None
-) -> tuple[dict[tuple[str, str], ShardRecord], list[str]]:
-    """Make these shards, whichever sets they belong to.
+    storage: Storage,
+    todo: Sequence[Shard],
+    pool: Pool,
+    grade: Grade | None,
+    writer: type[ShardWriter],
+    progress: Progress,
+) -> tuple[dict[tuple[str, int], ShardRecord], list[str]]:
+    """Make these shards, whichever sets they belong to: all at once in Ray, so no more than a window of them.
 
     Returns:
         The records of those that were made, by `Shard.key`, and a sentence for everything that went wrong.
@@ -113,14 +126,13 @@ def make_shards(
     import ray.data
     from ray.exceptions import RayError
 
-    clips = sum(shard.spec.rows for shard in todo)
     env = storage.worker_env()
     rows = [{"at": i, "prefix": s.prefix, "spec": json.dumps(s.spec.to_dict())} for i, s in enumerate(todo)]
     with warnings.catch_warnings():
         # Ray 2.60 announces the end of free remote arguments for 2.64, without another way to bound retries yet.
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
         made = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            ShardWriter,
+            writer,
             fn_constructor_args=(storage, grade, pool.gpus_per_actor > 0),
             batch_size=1,
             batch_format="numpy",
@@ -131,33 +143,36 @@ def make_shards(
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RETRIES,
         )
-    records: dict[tuple[str, str], ShardRecord] = {}
+    records: dict[tuple[str, int], ShardRecord] = {}
     errors: list[str] = []
-    with Progress("generate", clips, "clips") as progress:
-        try:
-            for row in made.iter_rows():
-                result = json.loads(row["result"])
-                if result["error"]:
-                    errors.append(result["error"])
-                    logger.error("%s", result["error"])
-                else:
-                    record = ShardRecord.from_dict(result["record"])
-                    records[todo[result["at"]].key] = record
-                    progress.advance(record.rows)
-        except RayError as e:
-            errors.append(f"a worker was lost {MAX_RETRIES + 1} times over the same shard ({_first_line(e)})")
+    try:
+        for row in made.iter_rows():
+            result = json.loads(row["result"])
+            if result["error"]:
+                errors.append(result["error"])
+                logger.error("%s", result["error"])
+            else:
+                record = ShardRecord.from_dict(result["record"])
+                records[todo[result["at"]].key] = record
+                progress.advance(record.rows)
+    except RayError as e:
+        errors.append(f"a worker was lost {MAX_RETRIES + 1} times over the same shard ({_first_line(e)})")
     return records, errors
 
 
 def make_shards_here(
-    storage: Storage, todo: Sequence[Shard], grade: Grade | None, gpu: bool = False
-) -> tuple[dict[tuple[str, str], ShardRecord], list[str]]:
+    storage: Storage,
+    todo: Sequence[Shard],
+    grade: Grade | None,
+    writer: type[ShardWriter],
+    gpu: bool = False,
+) -> tuple[dict[tuple[str, int], ShardRecord], list[str]]:
     """The same in this process, without Ray: for one that is a Ray worker itself."""
-    writer = ShardWriter(storage, grade, gpu)
-    records: dict[tuple[str, str], ShardRecord] = {}
+    actor = writer(storage, grade, gpu)
+    records: dict[tuple[str, int], ShardRecord] = {}
     errors: list[str] = []
     for shard in todo:
-        record, error = writer.attempt(shard.prefix, shard.spec)
+        record, error = actor.attempt(shard.prefix, shard.spec)
         if record is None:
             errors.append(error)
         else:

@@ -17,7 +17,7 @@ from rayjobs.generate import REQUEST, read_request
 from storage import Storage
 from storage.checkpoints import CONFIG, checkpoint_digest
 from storage.manifest import MANIFEST, read_manifest
-from storage.shards import list_done, plan
+from storage.shards import plan, stored_sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,11 +43,17 @@ def status(storage: Storage, run: str) -> dict[str, Any]:
         `datasets`, `checkpoints`, `generated`, `refined` (lists) and `files` (objects per folder of the run).
     """
     root = f"runs/{cli.check_name('run', run)}"
-    objects = storage.list(root)
+    # Of each folder only the names that say what it is: one with shards may have millions.
     folders: dict[str, set[str]] = {}
-    for o in objects:
+    files: Counter[str] = Counter()
+    size = 0
+    for o in storage.scan(root):
         folder, _, name = o.key.rpartition("/")
-        folders.setdefault(folder, set()).add(name)
+        known = folders.setdefault(folder, set())
+        if name in (REQUEST, CONFIG):
+            known.add(name)
+        files[_stage(o.key, root)] += 1
+        size += o.size
     generated = [_generated(storage, f) for f in sorted(folders) if REQUEST in folders[f]]
     return {
         "run": run,
@@ -58,8 +64,8 @@ def status(storage: Storage, run: str) -> dict[str, Any]:
             _refined(storage, f"{before}/{REFINED_SET}")
             for before in sorted({f.split(f"/{REFINED_SET}")[0] for f in folders if f"/{REFINED_SET}" in f})
         ],
-        "files": dict(sorted(Counter(_stage(o.key, root) for o in objects).items())),
-        "bytes": sum(o.size for o in objects),
+        "files": dict(sorted(files.items())),
+        "bytes": size,
     }
 
 
@@ -68,7 +74,7 @@ def _stage(key: str, root: str) -> str:
 
 
 def _datasets(storage: Storage) -> list[dict[str, Any]]:
-    names = dict.fromkeys(o.key.split("/")[1] for o in storage.list("data") if o.key.count("/") >= 2)
+    names = sorted({o.key.split("/")[1] for o in storage.scan("data") if o.key.count("/") >= 2})
     out = []
     for name in names:
         if not storage.exists(f"data/{name}/{MANIFEST}"):
@@ -88,16 +94,17 @@ def _checkpoint(storage: Storage, prefix: str) -> dict[str, Any]:
 
 def _generated(storage: Storage, prefix: str) -> dict[str, Any]:
     specs = plan(read_request(storage, prefix))
-    done = list_done(storage, prefix, specs)
+    sizes = stored_sizes(storage, prefix, specs)
+    done = len(specs) - sizes.count(0)
     committed = storage.exists(f"{prefix}/{MANIFEST}")
-    whole = len(done) == len(specs)
+    whole = done == len(specs)
     return {
         "prefix": prefix,
         "state": "done" if committed and whole else "damaged" if committed else "unfinished",
         "shards": len(specs),
-        "shards_done": len(done),
-        "clips": sum(s.rows for s in specs),
-        "clips_done": sum(s.rows for s in specs if s.id in done),
+        "shards_done": done,
+        "clips": specs.clips,
+        "clips_done": sum(specs.rows(i) for i, size in enumerate(sizes) if size),
     }
 
 
@@ -105,8 +112,8 @@ def _refined(storage: Storage, prefix: str) -> dict[str, Any]:
     if not storage.exists(f"{prefix}/{MANIFEST}"):
         return {"prefix": prefix, "state": "unfinished"}
     manifest = read_manifest(storage, prefix)
-    accepted = sum(s.accepted for s in manifest.shards)
-    return {"prefix": prefix, "state": "done", "clips": manifest.rows, "accepted": accepted}
+    totals = manifest.totals
+    return {"prefix": prefix, "state": "done", "clips": totals.rows, "accepted": totals.accepted}
 
 
 def report(result: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ import torch
 
 from motionsynth.errors import InputError
 from storage.header import canonical_json
+from storage.limits import MAX_JSON_BYTES, MAX_OBJECT_BYTES, parse_json
 from storage.objects import MissingError, sha256
 from storage.paths import Storage
 from storage.revision import git_revision
@@ -28,6 +29,7 @@ CHECKPOINT_VERSION = 1
 _RESERVED = ("checkpoint_version", "files", "digest")
 _NO_IDENTITY = ("git_revision", "metrics")
 _STEP = re.compile(r"step-(\d+)")
+_NAME = re.compile(r"(model|state)-[0-9a-f]{16}\.(safetensors|json)")
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ def save_checkpoint(
     keep = {CONFIG, *(f["name"] for f in files)}
     for o in at.list():
         # What an earlier save under this prefix left behind, now that no config names it.
-        if o.key not in keep and re.fullmatch(r"(model|state)-[0-9a-f]{16}\.(safetensors|json)", o.key):
+        if o.key not in keep and _NAME.fullmatch(o.key):
             at.delete(o.key)
     return digest
 
@@ -115,7 +117,15 @@ def load_state(storage: Storage, prefix: str) -> Any:
     if not any(f["role"] == "state" for f in whole["files"]):
         return None
     tensors = _from_bytes(at, _file(at, whole, "state", "safetensors"))
-    return unflatten(tensors, json.loads(_checked(at, _file(at, whole, "state", "json"))))
+    try:
+        return unflatten(tensors, parse_json(_checked(at, _file(at, whole, "state", "json"))))
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InputError(
+            f"The training state of checkpoint '{at.uri}' is none that motionsynth wrote; use an earlier checkpoint or "
+            "train again."
+        ) from None
 
 
 def read_config(storage: Storage, prefix: str) -> dict[str, Any]:
@@ -202,18 +212,21 @@ def _digest(body: Mapping[str, Any], model: str) -> str:
 
 def _read_config(at: Storage) -> dict[str, Any]:
     try:
-        data = at.read(CONFIG)
+        data = at.read(CONFIG, MAX_JSON_BYTES)
     except MissingError:
         raise MissingError(
             f"There is no complete checkpoint at '{at.uri}' (no {CONFIG}); check the run name, or let "
             "`python -m rayjobs.train` finish."
         ) from None
     try:
-        whole = json.loads(data)
+        whole = parse_json(data)
         version = whole["checkpoint_version"]
         model = next(f["sha256"] for f in whole["files"] if f["role"] == "model")
         body = {k: v for k, v in whole.items() if k not in _RESERVED}
-        damaged = version <= CHECKPOINT_VERSION and _digest(body, model) != whole["digest"]
+        damaged = version <= CHECKPOINT_VERSION and (
+            _digest(body, model) != whole["digest"]
+            or not all(_NAME.fullmatch(f["name"]) for f in whole["files"])
+        )
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
         version, damaged, whole = 0, True, {}
     if version > CHECKPOINT_VERSION:
@@ -238,7 +251,7 @@ def _file(at: Storage, whole: Mapping[str, Any], role: str, kind: str) -> Mappin
 def _checked(at: Storage, file: Mapping[str, Any]) -> bytes:
     cure = "use an earlier checkpoint or train again"
     try:
-        data = at.read(file["name"])
+        data = at.read(file["name"], MAX_JSON_BYTES if file["name"].endswith(".json") else MAX_OBJECT_BYTES)
     except MissingError:
         raise InputError(f"Checkpoint file '{at.uri}/{file['name']}' is missing; {cure}.") from None
     if len(data) != file["bytes"] or sha256(data) != file["sha256"]:

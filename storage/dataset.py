@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet
 from storage.decisions import decided, read_decisions
 from storage.header import Header
+from storage.limits import MAX_SHARD_BYTES
 from storage.manifest import (
     COMMAND,
     Kind,
@@ -29,6 +31,9 @@ from storage.schema import decode, encode
 
 READERS = 4
 """Shards that are fetched ahead of the one in use."""
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 def write_shard(storage: Storage, prefix: str, key: str, motions: MotionSet, header: Header) -> ShardRecord:
@@ -152,23 +157,26 @@ def verify(storage: Storage, prefix: str) -> list[str]:
     """
     manifest = read_manifest(storage, prefix)
     at = below(storage, prefix)
-    with ThreadPoolExecutor(READERS) as pool:
-        return [p for p in pool.map(lambda s: _problem(at, s, manifest.kind)[0], manifest.shards) if p]
+    return [p for p in ahead(lambda s: _problem(at, s, manifest.kind)[0], manifest.shards) if p]
 
 
 def _shards(at: Storage, manifest: Manifest) -> Iterator[MotionSet]:
-    with ThreadPoolExecutor(READERS) as pool:
-        ahead: deque[Future[MotionSet]] = deque()
-        todo = iter(manifest.shards)
+    return ahead(lambda record: read_shard(at, record, manifest), manifest.shards)
+
+
+def ahead(work: Callable[[_T], _R], items: Iterable[_T], readers: int = READERS) -> Iterator[_R]:
+    """`map` with threads: results in order, and never more of them in memory than readers."""
+    with ThreadPoolExecutor(readers) as pool:
+        waiting: deque[Future[_R]] = deque()
+        todo = iter(items)
         try:
             while True:
-                while len(ahead) < READERS and (record := next(todo, None)):
-                    ahead.append(pool.submit(read_shard, at, record, manifest))
-                if not ahead:
+                waiting.extend(pool.submit(work, item) for item in islice(todo, readers - len(waiting)))
+                if not waiting:
                     return
-                yield ahead.popleft().result()
+                yield waiting.popleft().result()
         finally:
-            for f in ahead:
+            for f in waiting:
                 f.cancel()
 
 
@@ -186,7 +194,7 @@ def read_shard(at: Storage, record: ShardRecord, manifest: Manifest) -> MotionSe
 
 def _problem(at: Storage, record: ShardRecord, kind: Kind) -> tuple[str, bytes]:
     try:
-        data = at.read(record.key)
+        data = at.read(record.key, MAX_SHARD_BYTES)
     except MissingError:
         return (
             f"Shard '{at.uri}/{record.key}' is missing; run the same `{COMMAND[kind]}` command again to "

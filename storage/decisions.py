@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion
+from storage.limits import check_parquet
 from storage.manifest import below, read_manifest
 from storage.objects import MissingError, sha256
 from storage.paths import Storage
@@ -52,9 +53,8 @@ def read_decisions(storage: Storage, prefix: str) -> dict[str, Decision]:
     """
     at = below(storage, prefix)
     try:
-        data = at.read(DECISIONS)
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"{len(data)} bytes")
+        data = at.read(DECISIONS, MAX_BYTES)
+        check_parquet(io.BytesIO(data), len(data), f"'{at.uri}/{DECISIONS}'")
         rows = pq.read_table(io.BytesIO(data), schema=SCHEMA).to_pylist()
         return {r["sample_id"]: Decision(**r) for r in rows}
     except MissingError:
@@ -86,7 +86,7 @@ def decide(
     marks = {i: d for i, d in sorted((had | new).items()) if i not in set(good)}
     sink = io.BytesIO()
     rows = [{"sample_id": d.sample_id, "reason": d.reason, "decided": d.decided} for d in marks.values()]
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink, compression="zstd", use_dictionary=False)
     at = below(storage, prefix)
     if marks or had:
         at.write(DECISIONS, sink.getvalue())

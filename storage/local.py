@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from motionsynth.errors import InputError
+from storage.limits import too_large
 from storage.objects import TEMPORARY, MissingError, ObjectInfo, PutResult, conflict
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -34,9 +35,13 @@ class LocalStore:
     def uri(self, prefix: str) -> str:
         return os.path.join(self.root, prefix) if prefix else self.root
 
-    def read(self, key: str) -> bytes:
-        with _sentences("read", self._path(key)):
-            return self._path(key).read_bytes()
+    def read(self, key: str, limit: int) -> bytes:
+        path = self._path(key)
+        with _sentences("read", path), path.open("rb") as f:
+            size = os.fstat(f.fileno()).st_size
+            if size > limit:
+                raise too_large(f"'{path}'", size, limit)
+            return f.read(size)
 
     def write(self, key: str, data: bytes) -> None:
         path = self._path(key)
@@ -65,18 +70,25 @@ class LocalStore:
         with _sentences("read", self._path(key)), self._path(key).open("rb") as f:
             return hashlib.file_digest(f, "sha256").hexdigest()
 
-    def list(self, prefix: str) -> list[ObjectInfo]:
-        found = []
-        with _sentences("list", self._path(prefix)):
-            for folder, _, names in os.walk(self._path(prefix)):
-                for name in names:
-                    path = Path(folder) / name
-                    # A file may vanish between the listing and here (another process deletes it).
-                    with suppress(FileNotFoundError):
-                        if not name.startswith(TEMPORARY):
-                            key = path.relative_to(self.root).as_posix()
-                            found.append(ObjectInfo(key=key, size=path.stat().st_size))
-        return found
+    def scan(self, prefix: str) -> Iterator[ObjectInfo]:
+        folders = [prefix]
+        while folders:
+            folder = folders.pop()
+            with _sentences("list", self._path(folder)):
+                try:
+                    entries = os.scandir(self._path(folder))
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                with entries:
+                    for entry in entries:
+                        key = f"{folder}/{entry.name}" if folder else entry.name
+                        if entry.is_dir():
+                            if not entry.is_symlink():
+                                folders.append(key)
+                        elif not entry.name.startswith(TEMPORARY):
+                            # A file may vanish between the listing and here (another process deletes it).
+                            with suppress(FileNotFoundError):
+                                yield ObjectInfo(key=key, size=entry.stat().st_size)
 
     def delete(self, key: str) -> None:
         with _sentences("delete", self._path(key)):

@@ -1,25 +1,57 @@
 """The manifest of a dataset: written last, so that its existence means that the dataset is complete.
 
 Readers follow it and never a listing: a late duplicate or a shard of an older plan is not in it and not read.
+
+With many shards their records lie in parts of their own (`storage.records`), written before the manifest, which then
+lists the parts with their digests.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 
 from motionsynth.errors import InputError
 from storage.header import Header, canonical_json
+from storage.limits import MAX_JSON_BYTES, parse_json
 from storage.objects import ConflictError, MissingError, sha256
 from storage.paths import Storage
+from storage.records import (
+    PART_SHARDS,
+    Part,
+    ShardRecord,
+    StoredRecords,
+    Totals,
+    chunks,
+    describe,
+    describe_stored,
+    encode_part,
+    write_part,
+)
+
+__all__ = [
+    "COMMAND",
+    "MANIFEST",
+    "MANIFEST_VERSION",
+    "Kind",
+    "Manifest",
+    "ShardRecord",
+    "below",
+    "damaged_shard",
+    "describe",
+    "describe_stored",
+    "read_manifest",
+    "write_manifest",
+]
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+"""Version 1 holds all records, 2 lists their parts. A dataset that fits into one file is still written as version 1,
+with the bytes and the digest that it always had."""
 
 Kind = Literal["prepared", "generated", "refined"]
 COMMAND = {
@@ -30,72 +62,37 @@ COMMAND = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ShardRecord:
-    """One shard as the manifest knows it.
-
-    Attributes:
-        key: Relative to the dataset's prefix, so that a dataset can be copied elsewhere.
-        rows, bytes, sha256: Of the object.
-        counts: Rows per label.
-        accepted: Rows whose `accepted` is not False.
-    """
-
-    key: str
-    rows: int
-    bytes: int
-    sha256: str
-    counts: Mapping[int, int]
-    accepted: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form; also what a worker returns to the driver."""
-        counts = {str(k): n for k, n in sorted(self.counts.items())}
-        return {
-            "key": self.key,
-            "rows": self.rows,
-            "bytes": self.bytes,
-            "sha256": self.sha256,
-            "counts": counts,
-            "accepted": self.accepted,
-        }
-
-    @staticmethod
-    def from_dict(d: Mapping[str, Any]) -> ShardRecord:
-        """Read the JSON form."""
-        return ShardRecord(**{**d, "counts": {int(k): n for k, n in d["counts"].items()}})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """A finished dataset.
 
     Attributes:
         kind: "prepared" (real clips), "generated", or "refined" (a generated set, graded).
         header: As in every shard.
-        shards: In reading order.
+        shards: In reading order; of a dataset with many, read part by part when they are gone through.
         request: For a generated or refined set, the request in JSON form.
         extra: Further JSON, such as what was dropped and why; the same for the same input.
     """
 
     kind: Kind
     header: Header
-    shards: tuple[ShardRecord, ...]
+    shards: Sequence[ShardRecord]
     request: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def totals(self) -> Totals:
+        """What all shards hold together; of parts without reading them."""
+        return self.shards.totals if isinstance(self.shards, StoredRecords) else Totals.of(self.shards)
+
+    @property
     def rows(self) -> int:
         """Clips in all shards."""
-        return sum(s.rows for s in self.shards)
+        return self.totals.rows
 
     @property
     def counts(self) -> dict[int, int]:
         """Clips per label."""
-        out: dict[int, int] = {}
-        for s in self.shards:
-            for label, n in s.counts.items():
-                out[label] = out.get(label, 0) + n
-        return dict(sorted(out.items()))
+        return dict(self.totals.counts)
 
     @property
     def digest(self) -> str:
@@ -104,38 +101,60 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """JSON; equal manifests give equal bytes, there is no date in it."""
+        totals = self.totals
         parts = {
-            "manifest_version": MANIFEST_VERSION,
+            "manifest_version": 1,
             "kind": self.kind,
             "header": self.header.to_dict(),
             "request": None if self.request is None else dict(self.request),
-            "rows": self.rows,
-            "counts": {str(k): n for k, n in self.counts.items()},
-            "accepted": sum(s.accepted for s in self.shards),
-            "shards": [s.to_dict() for s in self.shards],
+            "rows": totals.rows,
+            "counts": {str(k): n for k, n in totals.counts.items()},
+            "accepted": totals.accepted,
             "extra": dict(self.extra),
         }
+        if totals.shards > PART_SHARDS:
+            parts |= {"manifest_version": MANIFEST_VERSION, "parts": [p.to_dict() for p in self._parts()]}
+        else:
+            parts["shards"] = [s.to_dict() for s in self.shards]
         return canonical_json(parts).encode()
 
+    def _parts(self) -> Iterable[Part]:
+        if isinstance(self.shards, StoredRecords):
+            return self.shards.parts
+        return [encode_part(i, chunk)[0] for i, chunk in enumerate(chunks(self.shards, PART_SHARDS))]
+
     @staticmethod
-    def from_bytes(data: bytes, name: str = MANIFEST) -> Manifest:
+    def from_bytes(data: bytes, name: str = MANIFEST, at: Storage | None = None) -> Manifest:
         """Read the JSON.
+
+        Args:
+            data: The manifest.
+            name: How error messages name it.
+            at: The dataset's folder, for the parts of a manifest that has some.
 
         Raises:
             InputError: not a manifest, or one of a newer version.
         """
         try:
-            d = json.loads(data)
+            d = parse_json(data)
             version = d["manifest_version"]
             if version > MANIFEST_VERSION:
                 raise InputError(
                     f"Manifest '{name}' has version {version} but this motionsynth reads up to "
                     f"{MANIFEST_VERSION}; upgrade motionsynth to read it."
                 )
+            if version >= 2:
+                if at is None:
+                    raise ValueError("parts lie beside a manifest")
+                shards = StoredRecords(at, tuple(Part.from_dict(p) for p in d["parts"]))
+            else:
+                shards = tuple(ShardRecord.from_dict(s) for s in d["shards"])
+            if d["kind"] not in COMMAND:
+                raise ValueError("no such kind")
             return Manifest(
                 kind=d["kind"],
                 header=Header.from_dict(d["header"], f"manifest '{name}'"),
-                shards=tuple(ShardRecord.from_dict(s) for s in d["shards"]),
+                shards=shards,
                 request=d["request"],
                 extra=d["extra"],
             )
@@ -148,45 +167,6 @@ class Manifest:
             ) from None
 
 
-def describe(key: str, data: bytes) -> ShardRecord:
-    """The record of a shard from its bytes."""
-    return _record(key, len(data), sha256(data), pa.BufferReader(data))
-
-
-def describe_stored(storage: Storage, prefix: str, key: str) -> ShardRecord:
-    """The record of a shard that is there already; reads its footer and two columns, not its motion.
-
-    Raises:
-        InputError: it is missing or unreadable.
-    """
-    at = below(storage, prefix)
-    digest = at.digest(key)
-    fs, root = at.filesystem()
-    try:
-        with fs.open_input_file(f"{root}/{key}") as f:
-            return _record(key, f.size(), digest, f)
-    except (pa.ArrowException, OSError):
-        raise InputError(damaged_shard(at, key, "cannot be read as Parquet", "generated")) from None
-
-
-def _record(key: str, size: int, digest: str, source: Any) -> ShardRecord:
-    file = pq.ParquetFile(source)
-    columns = [c for c in ("label", "accepted") if c in file.schema_arrow.names]
-    table = file.read(columns=columns)
-    counts: dict[int, int] = {}
-    for label in table["label"].to_pylist():
-        counts[label] = counts.get(label, 0) + 1
-    rejected = table["accepted"].to_pylist().count(False) if "accepted" in columns else 0
-    return ShardRecord(
-        key=key,
-        rows=table.num_rows,
-        bytes=size,
-        sha256=digest,
-        counts=dict(sorted(counts.items())),
-        accepted=table.num_rows - rejected,
-    )
-
-
 def write_manifest(storage: Storage, prefix: str, manifest: Manifest, *, replace: bool = False) -> None:
     """Commit a dataset: the last write, refused while a shard is missing.
 
@@ -197,12 +177,14 @@ def write_manifest(storage: Storage, prefix: str, manifest: Manifest, *, replace
     at = below(storage, prefix)
     if not manifest.rows:
         raise InputError(f"The dataset for '{at.uri}' has no clips; check what was dropped and why.")
-    sizes = {o.key: o.size for o in at.list("shards")}
-    if missing := [s.key for s in manifest.shards if sizes.get(s.key) != s.bytes]:
+    if missing := _missing(at, manifest):
         raise InputError(
             f"{len(missing)} of {len(manifest.shards)} shards of '{at.uri}' are missing or incomplete "
             f"({', '.join(missing[:3])}); run the same `{COMMAND[manifest.kind]}` command again to finish it."
         )
+    if not isinstance(manifest.shards, StoredRecords) and len(manifest.shards) > PART_SHARDS:
+        for index, chunk in enumerate(chunks(manifest.shards, PART_SHARDS)):
+            write_part(at, index, chunk)
     if replace:
         at.write(MANIFEST, manifest.to_bytes())
         return
@@ -223,14 +205,29 @@ def read_manifest(storage: Storage, prefix: str) -> Manifest:
     """
     at = below(storage, prefix)
     try:
-        return Manifest.from_bytes(at.read(MANIFEST), f"{at.uri}/{MANIFEST}")
+        return Manifest.from_bytes(at.read(MANIFEST, MAX_JSON_BYTES), f"{at.uri}/{MANIFEST}", at)
     except MissingError:
-        begun = len(at.list("shards"))
+        begun = sum(1 for _ in at.scan("shards"))
         state = f"has {begun} shards but no {MANIFEST}, so it is unfinished" if begun else "holds no dataset"
         raise MissingError(
             f"'{at.uri}' {state}; run the `{COMMAND['prepared']}` or `{COMMAND['generated']}` command that "
             "makes it (again), which keeps what is done."
         ) from None
+
+
+def _missing(at: Storage, manifest: Manifest) -> list[str]:
+    """Keys of the shards that are not there in their size, by one listing and 8 bytes for each object."""
+    there = _marks((o.key, o.size) for o in at.scan("shards"))
+    known = np.isin(_marks((s.key, s.bytes) for s in manifest.shards), there)
+    return (
+        [] if known.all() else [s.key for s, there in zip(manifest.shards, known, strict=True) if not there]
+    )
+
+
+def _marks(objects: Iterable[tuple[str, int]]) -> np.ndarray:
+    """A 64-bit hash of each key with its size."""
+    marks = (blake2b(f"{size} {key}".encode(), digest_size=8).digest() for key, size in objects)
+    return np.fromiter((int.from_bytes(m, "little") for m in marks), np.uint64)
 
 
 def damaged_shard(at: Storage, key: str, what: str, kind: Kind) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from motionsynth.errors import InputError
+from storage.limits import MAX_OBJECT_BYTES
 from storage.objects import ConflictError, MissingError, ObjectInfo, PutResult, Store, check_key
 
 __all__ = ["ConflictError", "MissingError", "ObjectInfo", "Storage"]
@@ -43,13 +45,18 @@ class Storage:
         """The address as absolute folder or `s3://bucket/prefix`."""
         return self._store.uri(self._prefix)
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, limit: int = MAX_OBJECT_BYTES) -> bytes:
         """The whole object.
+
+        Args:
+            key: Which.
+            limit: Bytes that it may have.
 
         Raises:
             MissingError: there is none under this key.
+            InputError: it is larger than the limit; nothing was read then.
         """
-        return self._store.read(self._full(key))
+        return self._store.read(self._full(key), limit)
 
     def write(self, key: str, data: bytes) -> None:
         """Write or replace the object, atomically."""
@@ -79,10 +86,14 @@ class Storage:
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """All objects below a folder, sorted by key; none when the folder does not exist."""
+        return sorted(self.scan(prefix), key=lambda o: o.key)
+
+    def scan(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """What `list` gives, one after the other in any order: for folders too full to hold in memory."""
         full = self._full(prefix.rstrip("/")) if prefix.rstrip("/") else self._prefix
         cut = len(self._prefix) + 1 if self._prefix else 0
-        found = [ObjectInfo(key=o.key[cut:], size=o.size) for o in self._store.list(full)]
-        return sorted(found, key=lambda o: o.key)
+        for o in self._store.scan(full):
+            yield ObjectInfo(key=o.key[cut:], size=o.size)
 
     def delete(self, key: str) -> None:
         """Remove the object; nothing happens if there is none."""

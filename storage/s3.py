@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Lock
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from motionsynth.errors import InputError
+from storage.limits import MAX_OBJECT_BYTES, too_large
 from storage.objects import MissingError, ObjectInfo, PutResult, conflict, sha256
 
 _T = TypeVar("_T")
@@ -83,11 +84,14 @@ class S3Store:
     def uri(self, prefix: str) -> str:
         return f"s3://{self.bucket}/{prefix}" if prefix else f"s3://{self.bucket}"
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, limit: int) -> bytes:
         from botocore.exceptions import HTTPClientError, IncompleteReadError
 
         for attempt in range(ATTEMPTS):
             response = self._call("read", key, lambda c: c.get_object(Bucket=self.bucket, Key=key))
+            if response["ContentLength"] > limit:
+                response["Body"].close()
+                raise too_large(f"'{self.uri(key)}'", response["ContentLength"], limit)
             try:
                 return response["Body"].read()
             except (IncompleteReadError, HTTPClientError) as e:
@@ -150,20 +154,20 @@ class S3Store:
     def digest(self, key: str) -> str:
         head = self._call("read", key, lambda c: c.head_object(Bucket=self.bucket, Key=key))
         recorded = head.get("Metadata", {}).get("sha256")
-        return recorded or sha256(self.read(key))
+        return recorded or sha256(self.read(key, MAX_OBJECT_BYTES))
 
-    def list(self, prefix: str) -> list[ObjectInfo]:
-        def pages(client: Any) -> list[ObjectInfo]:
-            start = f"{prefix}/" if prefix else ""
-            found = []
-            for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start):
-                for o in page.get("Contents", []):
-                    # Other tools leave empty objects that end in '/' to stand for folders.
-                    if not o["Key"].endswith("/"):
-                        found.append(ObjectInfo(key=o["Key"], size=o["Size"]))
-            return found
-
-        return self._call("list", prefix, pages)
+    def scan(self, prefix: str) -> Iterator[ObjectInfo]:
+        options = {"Bucket": self.bucket, "Prefix": f"{prefix}/" if prefix else ""}
+        while True:
+            page = self._call("list", prefix, lambda c: c.list_objects_v2(**options))
+            for o in page.get("Contents", []):
+                # Other tools leave empty objects that end in '/' to stand for folders.
+                if not o["Key"].endswith("/"):
+                    yield ObjectInfo(key=o["Key"], size=o["Size"])
+            after = page.get("NextContinuationToken")
+            if not page.get("IsTruncated") or not after or after == options.get("ContinuationToken"):
+                return
+            options["ContinuationToken"] = after
 
     def delete(self, key: str) -> None:
         self._call("delete", key, lambda c: c.delete_object(Bucket=self.bucket, Key=key))

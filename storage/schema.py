@@ -7,7 +7,6 @@ metadata holds the header as JSON under the key `motionsynth`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet
 from storage.header import SCHEMA_VERSION, Header, canonical_json
+from storage.limits import check_parquet, parse_json
 
 __all__ = [
     "METADATA_KEY",
@@ -134,10 +134,14 @@ def decode(data: bytes | pa.Buffer, name: str = "the Parquet file") -> tuple[Mot
         name: How error messages name it, e.g. "shard 'shards/000003-1f.parquet'".
 
     Raises:
-        InputError: not Parquet, truncated, without our header, of a newer version, or with wrong columns.
+        InputError: not Parquet, truncated, without our header, of a newer version, with wrong columns, or one that
+            would not fit into memory (`storage.limits`).
     """
     try:
+        check_parquet(pa.BufferReader(data), len(data), name)
         table = pq.read_table(pa.BufferReader(data), use_threads=False)
+    except InputError:
+        raise
     except (pa.ArrowException, OSError, ValueError) as e:
         reason = str(e).strip().splitlines()[0].rstrip(".")
         raise InputError(
@@ -160,7 +164,7 @@ def read_header(schema: pa.Schema, name: str = "the Parquet file") -> Header:
             "storage.schema.encode or `python -m rayjobs.prepare`."
         )
     try:
-        parsed = json.loads(raw)
+        parsed = parse_json(raw)
     except ValueError as e:
         raise InputError(
             f"The 'motionsynth' header of {name} is not JSON ({e}); write the file again."

@@ -8,9 +8,13 @@ the shard it falls into.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, overload
 
 from motionsynth.errors import InputError
 from storage.dataset import (
@@ -40,6 +44,7 @@ __all__ = [
     "GenerationRequest",
     "Manifest",
     "SampleRange",
+    "Plan",
     "ShardRecord",
     "ShardSpec",
     "describe",
@@ -51,12 +56,16 @@ __all__ = [
     "read_manifest",
     "read_shards",
     "sample_seed",
+    "stored_sizes",
     "verify",
     "write_dataset",
     "write_manifest",
     "write_prepared_shard",
     "write_shard",
 ]
+
+
+_KEY = re.compile(r"shards/(\d{6,12})-[0-9a-f]{16}\.parquet")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,39 +209,67 @@ class ShardSpec:
         return ShardSpec(**{**d, "ranges": ranges})
 
 
-def plan(request: GenerationRequest) -> list[ShardSpec]:
-    """Cut a request into shards of `shard_size` clips (the last one smaller), classes in ascending order."""
-    specs: list[ShardSpec] = []
-    ranges: list[SampleRange] = []
-    room = request.shard_size
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan(Sequence[ShardSpec]):
+    """The shards of a request: `shard_size` clips each (the last one fewer), classes in ascending order.
 
-    def close() -> None:
-        nonlocal ranges, room
-        specs.append(
-            ShardSpec(
-                index=len(specs),
-                checkpoint=request.checkpoint,
-                checkpoint_digest=request.checkpoint_digest,
-                seed=request.seed,
-                dataset=request.dataset,
-                ranges=tuple(ranges),
-                extra=dict(request.extra),
-            )
+    A spec is worked out when it is asked for, so a plan of any length costs no memory.
+    """
+
+    request: GenerationRequest
+    _labels: tuple[int, ...] = field(init=False)
+    _ends: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        counts = {label: n for label, n in sorted(self.request.counts.items()) if n}
+        object.__setattr__(self, "_labels", tuple(counts))
+        object.__setattr__(self, "_ends", tuple(accumulate(counts.values())))
+
+    @property
+    def clips(self) -> int:
+        """Samples of all shards."""
+        return self._ends[-1]
+
+    def rows(self, index: int) -> int:
+        """Samples of one shard."""
+        size = self.request.shard_size
+        return min(size, self.clips - index * size)
+
+    def __len__(self) -> int:
+        return -(-self.clips // self.request.shard_size)
+
+    @overload
+    def __getitem__(self, index: int) -> ShardSpec: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ShardSpec]: ...
+    def __getitem__(self, index: int | slice) -> ShardSpec | list[ShardSpec]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        index = range(len(self))[index]
+        request = self.request
+        return ShardSpec(
+            index=index,
+            checkpoint=request.checkpoint,
+            checkpoint_digest=request.checkpoint_digest,
+            seed=request.seed,
+            dataset=request.dataset,
+            ranges=tuple(self._ranges(index * request.shard_size, self.rows(index))),
+            extra=dict(request.extra),
         )
-        ranges, room = [], request.shard_size
 
-    for label, count in sorted(request.counts.items()):
-        start = 0
-        while start < count:
-            stop = min(count, start + room)
-            ranges.append(SampleRange(label=label, start=start, stop=stop))
-            room -= stop - start
-            start = stop
-            if not room:
-                close()
-    if ranges:
-        close()
-    return specs
+    def _ranges(self, at: int, left: int) -> Iterator[SampleRange]:
+        """Clips `at` to `at + left`, counted over all classes."""
+        place = bisect_right(self._ends, at)
+        while left:
+            begin = self._ends[place - 1] if place else 0
+            take = min(left, self._ends[place] - at)
+            yield SampleRange(label=self._labels[place], start=at - begin, stop=at - begin + take)
+            at, left, place = at + take, left - take, place + 1
+
+
+def plan(request: GenerationRequest) -> Plan:
+    """Cut a request into shards."""
+    return Plan(request)
 
 
 def key_of(spec: ShardSpec) -> str:
@@ -240,11 +277,23 @@ def key_of(spec: ShardSpec) -> str:
     return f"shards/{spec.index:06d}-{spec.id}.parquet"
 
 
-def list_done(storage: Storage, prefix: str, specs: Iterable[ShardSpec]) -> frozenset[str]:
-    """Ids of the specs whose object exists, by one listing; writes are atomic, so an object is whole."""
-    there = {o.key for o in storage.list(f"{prefix}/shards" if prefix else "shards") if o.size}
-    start = f"{prefix}/" if prefix else ""
-    return frozenset(s.id for s in specs if start + key_of(s) in there)
+def stored_sizes(storage: Storage, prefix: str, specs: Plan) -> array[int]:
+    """Bytes of each shard of a plan that exists, 0 where there is none; writes are atomic, so an object is whole.
+
+    One listing (a request for 1,000 objects on S3), and 8 bytes of memory for a shard, however many there are.
+    """
+    sizes = array("Q", bytes(8 * len(specs)))
+    at = storage.sub(prefix) if prefix else storage
+    for o in at.scan("shards"):
+        m = _KEY.fullmatch(o.key)
+        if m and int(m[1]) < len(specs) and key_of(specs[int(m[1])]) == o.key:
+            sizes[int(m[1])] = o.size
+    return sizes
+
+
+def list_done(storage: Storage, prefix: str, specs: Plan) -> frozenset[str]:
+    """Ids of the specs whose object exists; see `stored_sizes`, which holds less in memory."""
+    return frozenset(specs[i].id for i, size in enumerate(stored_sizes(storage, prefix, specs)) if size)
 
 
 def sample_seed(seed: int, label: int, ordinal: int) -> int:

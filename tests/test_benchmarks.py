@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import control_plane as plane
 from benchmarks import generate as bench
 from benchmarks import kinetic_gan as kinetic_bench
 from benchmarks import stgcn as stgcn_bench
@@ -192,3 +193,20 @@ def test_table_and_json(tmp_path: Path) -> None:
     write_json(tmp_path / "r.json", {"rows": rows})
     assert json.loads((tmp_path / "r.json").read_text())["rows"] == rows
     write_json(None, {})
+
+
+def test_the_control_plane_is_measured_phase_by_phase(tmp_path: Path) -> None:
+    lines: list[str] = []
+    settings = plane.Settings(shards=(6, 9), actors=0, storage=str(tmp_path))
+    result = plane.measure(settings, run=plane.run_once, tell=lines.append)
+    assert [r["phase"] for r in result["rows"]] == list(plane.PHASES) * 2 and len(lines) == 14
+    made = {(r["phase"], r["shards"]): r["made"] for r in result["rows"] if "made" in r}
+    assert made == {
+        ("make", 6): 6, ("resume done", 6): 0, ("resume half", 6): 3,
+        ("make", 9): 9, ("resume done", 9): 0, ("resume half", 9): 5,
+    }  # fmt: skip
+    assert [r["shards"] for r in result["sizes"]] == [6, 9]
+    assert all(r["shards/s"] > 0 and r["driver peak MiB"] > 10 for r in result["sizes"])
+    json.dumps(result)
+    with pytest.raises(InputError, match="at least 2 shards"):
+        plane.Settings(shards=(1,))

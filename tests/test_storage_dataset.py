@@ -207,9 +207,9 @@ def test_a_manifest_of_the_future(tmp_path: Path, tiny_set: MotionSet) -> None:
     write_dataset(storage, "d", tiny_set, Header.of(tiny_set))
     storage.write(
         "d/manifest.json",
-        json.dumps({**json.loads(storage.read("d/manifest.json")), "manifest_version": 2}).encode(),
+        json.dumps({**json.loads(storage.read("d/manifest.json")), "manifest_version": 3}).encode(),
     )
-    with pytest.raises(InputError, match="version 2 .* upgrade"):
+    with pytest.raises(InputError, match="version 3 .* upgrade"):
         read_manifest(storage, "d")
 
 

@@ -124,3 +124,42 @@ def test_bad_requests() -> None:
             replace(REQUEST, **change)
     with pytest.raises(InputError, match="start < stop"):
         SampleRange(label=0, start=3, stop=3)
+
+
+def cut_by_hand(request: GenerationRequest) -> list[tuple[tuple[int, int, int], ...]]:
+    """Fill one shard after the other, class by class."""
+    shards: list[tuple[tuple[int, int, int], ...]] = []
+    ranges: list[tuple[int, int, int]] = []
+    room = request.shard_size
+    for label, count in sorted(request.counts.items()):
+        start = 0
+        while start < count:
+            stop = min(count, start + room)
+            ranges.append((label, start, stop))
+            room, start = room - (stop - start), stop
+            if not room:
+                shards.append(tuple(ranges))
+                ranges, room = [], request.shard_size
+    return [*shards, tuple(ranges)] if ranges else shards
+
+
+@settings(max_examples=100)
+@given(st.dictionaries(st.integers(0, 9), st.integers(0, 40), min_size=1), st.integers(1, 50))
+def test_any_shard_of_a_plan_is_known_without_those_before_it(counts: dict[int, int], size: int) -> None:
+    if not sum(counts.values()):
+        counts[0] = 1
+    request = replace(REQUEST, counts=counts, shard_size=size)
+    specs, want = plan(request), cut_by_hand(request)
+    assert [tuple((r.label, r.start, r.stop) for r in specs[i].ranges) for i in range(len(specs))] == want
+    assert len(specs) == len(want) and specs.clips == sum(counts.values())
+    assert [specs.rows(i) for i in range(len(specs))] == [s.rows for s in specs]
+    assert specs[-1] == list(specs)[-1] and specs[1:] == list(specs)[1:]
+    with pytest.raises(IndexError):
+        specs[len(specs)]
+
+
+def test_a_plan_of_any_length_is_at_hand() -> None:
+    specs = plan(replace(REQUEST, counts={0: 10**12, 3: 5}, shard_size=256))
+    assert len(specs) == 3906250001 and specs.clips == 10**12 + 5
+    assert specs[3906250000].ranges == (SampleRange(label=3, start=0, stop=5),)
+    assert specs[10**9].ranges == (SampleRange(label=0, start=256 * 10**9, stop=256 * 10**9 + 256),)
