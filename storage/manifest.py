@@ -174,9 +174,10 @@ def _record(key: str, size: int, digest: str, source: Any) -> ShardRecord:
     columns = [c for c in ("label", "accepted") if c in file.schema_arrow.names]
     table = file.read(columns=columns)
     counts: dict[int, int] = {}
-    for label in table["label"].to_pylist():
+    # Cast first: a value of an extension type, such as Ray's for Python objects, may unpickle itself.
+    for label in table["label"].cast(pa.int64()).to_pylist():
         counts[label] = counts.get(label, 0) + 1
-    rejected = table["accepted"].to_pylist().count(False) if "accepted" in columns else 0
+    rejected = table["accepted"].cast(pa.bool_()).to_pylist().count(False) if "accepted" in columns else 0
     return ShardRecord(
         key=key,
         rows=table.num_rows,

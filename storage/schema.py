@@ -147,6 +147,33 @@ def decode(data: bytes | pa.Buffer, name: str = "the Parquet file") -> tuple[Mot
     return from_table(table, name=name)
 
 
+def plain_rows(data: bytes, name: str) -> list[dict[str, Any]]:
+    """The rows of a Parquet table that is no set of clips, such as a score's records.
+
+    Args:
+        data: The whole file.
+        name: How error messages name it.
+
+    Raises:
+        InputError: not Parquet, or a column has an extension type: such values may unpickle themselves when read.
+    """
+
+    def extended(kind: pa.DataType) -> bool:
+        inner = [kind.value_type] if pa.types.is_dictionary(kind) else []
+        inner += [kind.field(i).type for i in range(kind.num_fields)]
+        return isinstance(kind, pa.BaseExtensionType) or any(map(extended, inner))
+
+    try:
+        table = pq.read_table(pa.BufferReader(data), use_threads=False)
+    except (pa.ArrowException, OSError, ValueError):
+        raise InputError(f"{name} is not a readable Parquet file; make it again.") from None
+    if odd := [f.name for f in table.schema if extended(f.type)]:
+        raise InputError(
+            f"Column '{odd[0]}' of {name} is of an extension type, which is not read; make it again."
+        )
+    return table.to_pylist()
+
+
 def read_header(schema: pa.Schema, name: str = "the Parquet file") -> Header:
     """The header in a Parquet file's schema.
 
