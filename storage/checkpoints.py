@@ -115,7 +115,15 @@ def load_state(storage: Storage, prefix: str) -> Any:
     if not any(f["role"] == "state" for f in whole["files"]):
         return None
     tensors = _from_bytes(at, _file(at, whole, "state", "safetensors"))
-    return unflatten(tensors, json.loads(_checked(at, _file(at, whole, "state", "json"))))
+    try:
+        return unflatten(tensors, json.loads(_checked(at, _file(at, whole, "state", "json"))))
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"The training state of checkpoint '{at.uri}' is not one that motionsynth wrote; use an earlier checkpoint "
+            "or train again."
+        ) from None
 
 
 def read_config(storage: Storage, prefix: str) -> dict[str, Any]:

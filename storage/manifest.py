@@ -165,7 +165,7 @@ def describe_stored(storage: Storage, prefix: str, key: str) -> ShardRecord:
     try:
         with fs.open_input_file(f"{root}/{key}") as f:
             return _record(key, f.size(), digest, f)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, KeyError):
         raise InputError(damaged_shard(at, key, "cannot be read as Parquet", "generated")) from None
 
 
