@@ -294,8 +294,8 @@ class S3Store:
             )
         if isinstance(error, bx.NoCredentialsError | bx.PartialCredentialsError):
             return InputError(
-                f"There are no credentials for '{where}'; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                "or run on a machine with a role."
+                f"There are no credentials for '{where}'; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
+                "(on a cluster where Ray is started, on every node), or run on machines with a role."
             )
         if isinstance(error, bx.SSLError):
             return InputError(
