@@ -27,17 +27,8 @@ from storage.header import Header
 from storage.manifest import MANIFEST, describe, describe_stored, read_manifest
 from storage.objects import sha256
 from storage.schema import decode, encode, plain_rows
+from tests.hostile import Hostile
 from tests.tiny_jobs import join, prepare, recipe_of
-
-
-class Hostile:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.touch, (self.mark,)
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from motionsynth.errors import InputError
 from motionsynth.motion import MotionSet
 from rayjobs.generate import prefix_of
 from storage import Storage
-from storage.dataset import read_dataset, verify
-from storage.manifest import read_manifest
+from storage.dataset import read_dataset
+from tests.faults.outcome import whole
 from tests.faults.processes import WAIT_SECONDS, gone, kill_held, parent_of, pid_of, wait_until_gone
 from tests.faults.proxy import Proxy
 from tests.tiny_jobs import CHECKPOINT, digests, generate, join, save, wanted
@@ -32,18 +32,7 @@ RUN = "storm"
 PREFIX = prefix_of(RUN)
 
 
-def whole(storage: Storage, prefix: str, calm: dict[str, str]) -> str:
-    """All is as if nothing had happened; says what was found."""
-    shards = {k: v for k, v in calm.items() if k != "manifest"}
-    assert digests(storage, prefix) == shards
-    assert read_manifest(storage, prefix).digest == calm["manifest"]
-    assert verify(storage, prefix) == []
-    ids = [m.sample_id for m in read_dataset(storage, prefix)[0].motions]
-    assert len(set(ids)) == len(ids) == 48
-    return f"{len(ids)} of 48 clips, none twice, bytes equal"
-
-
-def command(storage: Storage, *more: str) -> subprocess.Popen:
+def command(storage: Storage, *more: str, actors: int = 2) -> subprocess.Popen:
     """The request for the 48 clips from the command line."""
     words = [sys.executable, "-m", "rayjobs.generate", "--storage", storage.uri, "--run", RUN, "--json"]
     words += [
@@ -59,7 +48,7 @@ def command(storage: Storage, *more: str) -> subprocess.Popen:
         "4",
     ]
     return subprocess.Popen(
-        [*words, "--actors", "2", *more],
+        [*words, "--actors", str(actors), *more],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -165,7 +154,7 @@ def test_two_drivers_do_the_same_request_at_once(
     save(storage, "motion_gan", tiny_set)
     # The first to come waits for the other in its first shard, so that both see all the work before them.
     held = wire.add("pause", "PUT", "/shards/00000[0-5]-", times=2)
-    both = [command(storage, "--actors", "1") for _ in range(2)]
+    both = [command(storage, actors=1) for _ in range(2)]
     held.caught.get(timeout=WAIT_SECONDS)
     held.caught.get(timeout=WAIT_SECONDS)
     held.release.set()
@@ -189,25 +178,16 @@ def node_of(pid: int, nodes: list[Any]) -> Any:
     return raylets[parent_of(pid)]
 
 
-# Read by every Python of a node: its clock is off by so many seconds.
+# Read by every Python of a node: its clock, and what it signs requests with, are off by so many seconds.
 SKEW = """
 import os, time
 shift = float(os.environ.get("MOTIONSYNTH_TEST_CLOCK", "0"))
 if shift:
     import datetime
-    real = time.time
-    time.time = lambda: real() + shift
-
-    class Shifted(datetime.datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return cls.fromtimestamp(real() + shift, tz)
-
-        @classmethod
-        def utcnow(cls):
-            return cls.fromtimestamp(real() + shift, datetime.timezone.utc).replace(tzinfo=None)
-
-    datetime.datetime = Shifted
+    import botocore.compat
+    clock, now = time.time, botocore.compat.get_current_datetime
+    time.time = lambda: clock() + shift
+    botocore.compat.get_current_datetime = lambda *a, **k: now(*a, **k) + datetime.timedelta(seconds=shift)
 """
 
 
@@ -218,6 +198,7 @@ def test_a_node_is_killed_and_the_nodes_clocks_differ(
     tiny_set: MotionSet,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    ray_local: None,
     cost: Callable[..., None],
 ) -> None:
     """Two nodes whose clocks are 20 minutes apart; the one that writes a shard is lost, raylet and actors at once."""
@@ -226,14 +207,13 @@ def test_a_node_is_killed_and_the_nodes_clocks_differ(
     save(storage, "motion_gan", tiny_set)
     (tmp_path / "sitecustomize.py").write_text(SKEW)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    small = {"object_store_memory": 100 << 20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
     try:
         nodes = []
         for minutes in (10, -10):
             monkeypatch.setenv("MOTIONSYNTH_TEST_CLOCK", str(60 * minutes))
-            nodes.append(cluster.add_node(num_cpus=2))
+            nodes.append(cluster.add_node(num_cpus=2, **small))
         monkeypatch.delenv("MOTIONSYNTH_TEST_CLOCK")
         held = wire.add("during", "PUT", "/shards/000002-")
         driver = command(storage, "--address", cluster.address)

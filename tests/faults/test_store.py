@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import signal
@@ -24,9 +25,9 @@ from storage import Storage
 from storage.checkpoints import CONFIG, latest_checkpoint, list_checkpoints
 from storage.dataset import read_dataset, verify
 from storage.manifest import MANIFEST
+from tests.faults.outcome import whole
 from tests.faults.processes import WAIT_SECONDS
 from tests.faults.proxy import Proxy
-from tests.faults.test_generate import whole
 from tests.storage_fixtures import Seaweed
 from tests.tiny_jobs import (
     CHECKPOINT,
@@ -119,12 +120,12 @@ def test_the_server_is_stopped_for_20_seconds_while_a_training_writes(
     )
 
 
-TROUBLES = {
-    "500": ("answer", "PUT", {"status": 500, "times": 3}),
-    "503": ("answer", "PUT", {"status": 503, "times": 7}),
-    "slow": ("delay", "PUT", {"seconds": 2.0, "times": 3}),
-    "lost": ("lose", "PUT", {"times": 2}),
-    "unread": ("lose", "GET", {"times": 6}),
+TROUBLES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+    "S3 answers 500 three times to a PUT": ("answer", "PUT", "/shards/000001-", {"status": 500, "times": 3}),
+    "S3 answers 503 seven times to a PUT": ("answer", "PUT", "/shards/000001-", {"status": 503, "times": 7}),
+    "S3 takes 2 s for each of three PUTs": ("delay", "PUT", "/shards/", {"seconds": 2.0, "times": 3}),
+    "S3's answer to a PUT is lost twice": ("lose", "PUT", "/shards/000001-", {"times": 2}),
+    "S3's answer to a GET is lost six times": ("lose", "GET", "/config.json", {"times": 6}),
 }
 
 
@@ -143,22 +144,16 @@ def test_a_store_in_trouble_costs_time_and_nothing_else(
     began = time.monotonic()
     generate(storage, "quiet", request, connect=None)
     quiet = time.monotonic() - began
-    kind, method, more = TROUBLES[trouble]
-    fault = wire.add(kind, method, "/shards/000001-" if method == "PUT" else "/config.json", **more)  # type: ignore[arg-type]
+    kind, method, path, more = TROUBLES[trouble]
+    fault = wire.add(kind, method, path, **more)  # type: ignore[arg-type]
     began = time.monotonic()
     generate(storage, "g", request, connect=None)
+    seconds = time.monotonic() - began - quiet
     assert fault.times == 0
-    if trouble == "lost":
+    if kind == "lose" and method == "PUT":
         # The first PUT did its work and nobody heard; the others found the same bytes.
         assert wire.answers("PUT", "/g/shards/000001-") == [200, 412, 412]
-    name = {
-        "500": "S3 answers 500 three times to a PUT",
-        "503": "S3 answers 503 seven times to a PUT",
-        "slow": "S3 takes 2 s for each of three PUTs",
-        "lost": "S3's answer to a PUT is lost twice, the object is there",
-        "unread": "S3's answer to a GET is lost six times",
-    }[trouble]
-    cost(name, time.monotonic() - began - quiet, found=whole(storage, "g", calm), how="more than undisturbed")
+    cost(trouble, seconds, found=whole(storage, "g", calm), how="more than undisturbed")
 
 
 @contextmanager
@@ -265,7 +260,11 @@ def test_a_shard_cut_short_before_the_manifest_stops_the_manifest(
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "no config"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
-    damage: str, storage: Storage, tiny_set: MotionSet, caplog: Any, cost: Callable[..., None]
+    damage: str,
+    storage: Storage,
+    tiny_set: MotionSet,
+    caplog: pytest.LogCaptureFixture,
+    cost: Callable[..., None],
 ) -> None:
     recipe = recipe_of()
     prepare(storage, tiny_set)
@@ -288,6 +287,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
         data[len(data) // 2] ^= 1
         storage.write(model, bytes(data[: len(data) // 2] if damage == "truncated" else data))
     caplog.clear()
+    caplog.set_level(logging.INFO)
     began = time.monotonic()
     assert same(alone(storage, recipe, "r"), calm)
     said = [r.getMessage() for r in caplog.records if "skipped" in r.getMessage()]
@@ -341,6 +341,7 @@ def test_wrong_credentials_are_one_sentence_and_nothing_is_written(
     with monkeypatch.context() as patch:
         right = os.environ["AWS_SECRET_ACCESS_KEY"]
         patch.setenv(variable, "wrong-value-77")
+        patch.setattr(cli, "disconnect", lambda: None)  # the Ray of the other tests
         with pytest.raises(SystemExit) as e:
             cli.main(options, action, ["--storage", storage.uri, *words])
     seconds = time.monotonic() - began
