@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,17 @@ SPLIT = Split(name="cross_subject", by="subject", train=("01", "02", "03"), test
 def join() -> Connection:
     """The Ray of the tests."""
     return connect("local")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As in a worker: sums over other thread counts round differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def save(storage: Storage, name: str, tiny_set: MotionSet, seed: int = 0) -> str:
@@ -64,8 +76,10 @@ def generate(
     grade: Grade | None = None,
 ) -> dict[str, Any]:
     """One set; `connect=None` makes it in this process."""
-    wish = [Wanted(prefix, request)]
-    (result,) = job.generate(storage, wish, connect=connect, actors=actors, grade=grade)
+    with one_thread():
+        (result,) = job.generate(
+            storage, [Wanted(prefix, request)], connect=connect, actors=actors, grade=grade
+        )
     return result
 
 
@@ -105,13 +119,9 @@ def weights(storage: Storage, recipe: Recipe, run: str) -> dict[str, torch.Tenso
 
 
 def alone(storage: Storage, recipe: Recipe, run: str, tell: Any = None) -> dict[str, torch.Tensor]:
-    """Undisturbed, in this process, without Ray; one thread as in a worker."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    """Undisturbed, in this process, without Ray."""
+    with one_thread():
         train.run_loop(storage, "tiny", run, recipe, recipe.beds[0], tell=tell)
-    finally:
-        torch.set_num_threads(threads)
     return weights(storage, recipe, run)
 
 
