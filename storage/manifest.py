@@ -17,6 +17,7 @@ from motionsynth.errors import InputError
 from storage.header import Header, canonical_json
 from storage.objects import ConflictError, MissingError, sha256
 from storage.paths import Storage
+from storage.schema import UNREADABLE
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
@@ -165,7 +166,7 @@ def describe_stored(storage: Storage, prefix: str, key: str) -> ShardRecord:
     try:
         with fs.open_input_file(f"{root}/{key}") as f:
             return _record(key, f.size(), digest, f)
-    except (pa.ArrowException, OSError, KeyError):
+    except UNREADABLE:
         raise InputError(damaged_shard(at, key, "cannot be read as Parquet", "generated")) from None
 
 

@@ -22,14 +22,19 @@ from storage.header import SCHEMA_VERSION, Header, canonical_json
 __all__ = [
     "METADATA_KEY",
     "SCHEMA_VERSION",
+    "UNREADABLE",
     "Header",
     "arrow_schema",
     "decode",
     "encode",
     "from_table",
+    "plain_rows",
     "to_table",
 ]
 
+UNREADABLE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError)
+"""What opening a file raises that is not the Parquet it should be; the last three come from types that others register
+with Arrow (importing ray.data does) and that do not understand what a file says of them."""
 METADATA_KEY = b"motionsynth"
 ROW_GROUP_ROWS = 256
 """A reader can fetch this many clips without the rest of the file."""
@@ -138,7 +143,7 @@ def decode(data: bytes | pa.Buffer, name: str = "the Parquet file") -> tuple[Mot
     """
     try:
         table = pq.read_table(pa.BufferReader(data), use_threads=False)
-    except (pa.ArrowException, OSError, ValueError) as e:
+    except UNREADABLE as e:
         reason = str(e).strip().splitlines()[0].rstrip(".")
         raise InputError(
             f"{name[:1].upper() + name[1:]} ({len(data)} bytes) is not a readable Parquet file ({reason}); "
@@ -165,7 +170,7 @@ def plain_rows(data: bytes, name: str) -> list[dict[str, Any]]:
 
     try:
         table = pq.read_table(pa.BufferReader(data), use_threads=False)
-    except (pa.ArrowException, OSError, ValueError):
+    except UNREADABLE:
         raise InputError(f"{name} is not a readable Parquet file; make it again.") from None
     if odd := [f.name for f in table.schema if extended(f.type)]:
         raise InputError(

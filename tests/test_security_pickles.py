@@ -148,6 +148,32 @@ def test_a_hostile_shard_is_refused_and_runs_nothing(
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("name", ["arrow_tensor", "arrow_tensor_v2", "arrow_variable_shaped_tensor", "other"])
+def test_a_hostile_type_is_refused_before_any_column_is_read(
+    name: str, tiny_set: MotionSet, hostile: bytes, mark: Path
+) -> None:
+    """Types describe themselves in the file's schema, which Arrow reads on opening, also of columns that nobody wants."""
+    import ray.data  # noqa: F401  (registers its types, as in a driver)
+
+    class Lookalike(pa.ExtensionType):
+        def __arrow_ext_serialize__(self) -> bytes:
+            return hostile
+
+        @classmethod
+        def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> Lookalike:
+            raise AssertionError("only Ray's own types are registered")
+
+    kind = Lookalike(pa.list_(pa.float32()), f"ray.data.{name}")
+    column = pa.ExtensionArray.from_storage(kind, pa.array([[1.0]] * len(tiny_set), kind.storage_type))
+    data = with_column(tiny_set, "extra", column)
+    if name == "other":
+        assert len(decode(data)[0]) == len(tiny_set)  # a type that nobody knows is its plain content
+    else:
+        with pytest.raises(InputError, match="not a readable Parquet file"):
+            decode(data)
+    assert not mark.exists()
+
+
 def test_a_hostile_column_that_is_not_ours_is_never_read(
     tiny_set: MotionSet, tmp_path: Path, hostile: bytes, mark: Path, ray_local: None
 ) -> None:
