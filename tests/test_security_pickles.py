@@ -152,7 +152,7 @@ def test_a_hostile_shard_is_refused_and_runs_nothing(
 def test_a_hostile_type_is_refused_before_any_column_is_read(
     name: str, tiny_set: MotionSet, hostile: bytes, mark: Path
 ) -> None:
-    """Types describe themselves in the file's schema, which Arrow reads on opening, also of columns that nobody wants."""
+    """Types describe themselves in the file's schema, which Arrow reads on opening: of all columns."""
     import ray.data  # noqa: F401  (registers its types, as in a driver)
 
     class Lookalike(pa.ExtensionType):
