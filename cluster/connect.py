@@ -67,7 +67,8 @@ def connect(
         num_cpus: Logical CPUs of a local Ray (default: cores + 2). Of a joined cluster: the size to which it
             can grow, for `plan_resources` (default: its present size).
         env_vars: Environment of every worker, besides our own (`Storage.worker_env()` belongs here: workers
-            on other machines do not see this process's environment).
+            on other machines do not see this process's environment). No secrets: Ray logs them. The workers
+            of a local Ray inherit this process's environment, those of a cluster that of their node.
         num_gpus: Of a joined cluster: the GPUs to which it can grow, for `plan_resources` (default: those that it
             has, which is none where GPU nodes start when they are asked for).
 

@@ -17,13 +17,20 @@ from motionsynth.motion import Motion
 from storage import Storage
 from storage.dataset import read_shard
 from storage.decisions import Decision, read_decisions
+from storage.limits import UNREADABLE, check_parquet
 from storage.manifest import below, damaged_shard, read_manifest
 
 QUALITY = ("class_confidence", "physics_violation", "novelty")
-COLUMNS = (
-    "sample_id", "label", "label_name", "num_persons", "num_frames", "fps", "subject", "view", "source", "parent_id",
-    "generator", *QUALITY, "accepted", "rejected_by",
-)  # fmt: skip
+TYPES: dict[str, pa.DataType] = {
+    **dict.fromkeys(
+        ("sample_id", "label_name", "subject", "view", "source", "parent_id", "generator"), pa.string()
+    ),
+    **dict.fromkeys(("label", "num_persons", "num_frames"), pa.int64()),
+    **dict.fromkeys(("fps", *QUALITY), pa.float64()),
+    "accepted": pa.bool_(),
+    "rejected_by": pa.string(),
+}
+"""Columns of the table. Types are cast to: a value of an extension type may unpickle itself."""
 ORDERS = ("stored", *QUALITY, "num_frames")
 STATES = ("all", "accepted", "refused", "marked")
 MAX_CLIPS = 2_000_000
@@ -89,20 +96,22 @@ class Catalogue:
             key = records[number].key
             try:
                 with fs.open_input_file(f"{root}/{key}") as file:
+                    check_parquet(file, file.size(), f"shard '{self.at.uri}/{key}'")
                     there = pq.ParquetFile(file)
-                    table = there.read(columns=[c for c in COLUMNS if c in there.schema_arrow.names])
-            except (pa.ArrowException, OSError):
+                    table = there.read(columns=[c for c in TYPES if c in there.schema_arrow.names])
+                columns = {
+                    c: table[c].cast(t) if c in table.column_names else pa.nulls(len(table), t)
+                    for c, t in TYPES.items()
+                }
+            except UNREADABLE:
                 raise InputError(damaged_shard(self.at, key, "cannot be read", self.manifest.kind)) from None
-            for name in COLUMNS:
-                if name not in table.column_names:
-                    table = table.append_column(name, pa.nulls(len(table), pa.float64()))
             own = range(len(table))
             place = {"shard": pa.array([number] * len(own), pa.int32()), "row": pa.array(own, pa.int32())}
-            return pa.table({**{c: table[c] for c in COLUMNS}, **place})
+            return pa.table({**columns, **place})
 
         with ThreadPoolExecutor(READERS) as pool:
             parts = list(pool.map(load, range(len(records))))
-        self.table = pa.concat_tables(parts, promote_options="permissive")
+        self.table = pa.concat_tables(parts)
         self.marks: dict[str, Decision] = read_decisions(storage, prefix)
         self._places = {i: at for at, i in enumerate(self.table["sample_id"].to_pylist())}
         self._refused = np.array([a is False for a in self.table["accepted"].to_pylist()], bool)
@@ -147,8 +156,7 @@ class Catalogue:
             found = found[np.argsort(sign * self._numbers[wish.order][found], kind="stable")]
         else:
             found = found[::sign]
-        columns = list(COLUMNS)
-        page = self.table.select(columns).take(pa.array(found[start : start + count])).to_pylist()
+        page = self.table.select(list(TYPES)).take(pa.array(found[start : start + count])).to_pylist()
         return len(found), [{**r, "mark": self._mark(r["sample_id"])} for r in page]
 
     def _mark(self, sample_id: str) -> str | None:

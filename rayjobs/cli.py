@@ -82,7 +82,7 @@ class Common:
         return storage
 
     def connect(self, storage: Storage) -> Connection:
-        """Ray, with the environment that the workers need for this storage."""
+        """Ray, with the settings that the workers need for this storage; credentials they find on their node."""
         connection = connect(self.address, self.cpus, storage.worker_env(), self.gpus)
         # Ray puts its own handler in the place of ours.
         _interrupt_on_sigterm()

@@ -15,7 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from motionsynth.datasets import DATASETS, SAMPLE, get_dataset
@@ -25,7 +24,7 @@ from motionsynth.motion import Motion, MotionSet
 from motionsynth.skeleton import Skeleton, get_skeleton
 from motionsynth.splits import Split
 from storage.header import Header
-from storage.schema import from_table, read_header
+from storage.schema import UNREADABLE, from_table, read_header
 
 OWN = ("pyskl", "parquet", "sample")
 """`--dataset` values besides the names in `DATASETS`."""
@@ -183,7 +182,7 @@ class ParquetSource:
         path, _, group = item.rpartition("#")
         try:
             table = pq.ParquetFile(path).read_row_group(int(group), use_threads=False)
-        except (pa.ArrowException, OSError, ValueError) as e:
+        except UNREADABLE as e:
             raise InputError(
                 f"Row group {group} of Parquet file '{path}' cannot be read ({_first_line(e)}); write the file again."
             ) from None
@@ -196,7 +195,7 @@ def _parquet_header(path: Path) -> Header:
         schema = pq.read_schema(path)
     except FileNotFoundError:
         raise InputError(f"Parquet file '{path}' does not exist; check --raw.") from None
-    except (pa.ArrowException, OSError, ValueError) as e:
+    except UNREADABLE as e:
         raise InputError(
             f"'{path}' is not a readable Parquet file ({_first_line(e)}); write it again."
         ) from None

@@ -310,8 +310,23 @@ def _fit_one(
             storage_path=root,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            callbacks=[_no_second_try()],
         ),
     ).fit()
+
+
+def _no_second_try() -> Any:
+    """A callback that ends a training whose input is at fault, which Ray would start again `MAX_FAILURES` times."""
+    from ray.train import UserCallback
+
+    class NoSecondTry(UserCallback):
+        def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
+            for error in worker_exceptions.values():
+                cause = getattr(error, "_base_exc", error)
+                if isinstance(cause, InputError):
+                    raise cause  # what a callback raises is final
+
+    return NoSecondTry()
 
 
 def _loop(config: Mapping[str, Any]) -> None:

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion
-from storage.limits import check_parquet
+from storage.limits import UNREADABLE, check_parquet
 from storage.manifest import below, read_manifest
 from storage.objects import MissingError, sha256
 from storage.paths import Storage
+from storage.schema import plain_rows
 
 DECISIONS = "decisions.parquet"
 MARKED = "marked"
@@ -55,13 +56,12 @@ def read_decisions(storage: Storage, prefix: str) -> dict[str, Decision]:
     try:
         data = at.read(DECISIONS, MAX_BYTES)
         check_parquet(io.BytesIO(data), len(data), f"'{at.uri}/{DECISIONS}'")
-        rows = pq.read_table(io.BytesIO(data), schema=SCHEMA).to_pylist()
-        return {r["sample_id"]: Decision(**r) for r in rows}
+        return {r["sample_id"]: Decision(**r) for r in plain_rows(data, f"'{at.uri}/{DECISIONS}'")}
     except MissingError:
         return {}
-    except (pa.ArrowException, ValueError, TypeError) as e:
+    except (InputError, *UNREADABLE):
         raise InputError(
-            f"'{at.uri}/{DECISIONS}' cannot be read ({e}); delete it to take all clips as they are."
+            f"'{at.uri}/{DECISIONS}' cannot be read; delete it to take all clips as they are."
         ) from None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from motionsynth.errors import InputError
@@ -29,6 +30,10 @@ MAX_DECODED_BYTES = 2 * GIB
 """A shard in memory (some 10 MiB)."""
 MAX_ROWS = 1 << 20
 """Clips of a shard (some hundred)."""
+
+UNREADABLE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError)
+"""What opening a file raises that is not the Parquet it should be; the last three come from types that others register
+with Arrow (importing ray.data does) and that do not understand what a file says of them."""
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
 _TAIL = 8

@@ -125,7 +125,11 @@ class Storage:
         return self._store.client()
 
     def worker_env(self) -> dict[str, str]:
-        """Environment variables (`AWS_*`) that Ray workers need in `runtime_env`; holds the secrets."""
+        """Environment variables (`AWS_*`) for the `runtime_env` of Ray workers: settings, never credentials.
+
+        Ray writes a `runtime_env` into its logs and shows it to whoever may look at the job. Credentials reach a
+        worker in the environment of the process that started Ray there, or by the machine's role.
+        """
         return self._store.worker_env()
 
     def _full(self, key: str) -> str:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from motionsynth.errors import InputError
 from storage.header import canonical_json
-from storage.limits import MAX_PART_BYTES, MAX_SHARD_BYTES, check_parquet, parse_json
+from storage.limits import MAX_PART_BYTES, MAX_SHARD_BYTES, UNREADABLE, check_parquet, parse_json
 from storage.objects import MissingError, check_key, sha256
 from storage.paths import Storage
 
@@ -272,7 +272,7 @@ def describe_stored(storage: Storage, prefix: str, key: str) -> ShardRecord:
         with fs.open_input_file(f"{root}/{key}") as f:
             check_parquet(f, f.size(), f"shard '{at.uri}/{key}'")
             return _record(key, f.size(), digest, f)
-    except (pa.ArrowException, OSError):
+    except UNREADABLE:
         raise InputError(
             f"Shard '{at.uri}/{key}' cannot be read as Parquet; delete it and run the same "
             "`python -m rayjobs.generate` command again."
@@ -284,9 +284,10 @@ def _record(key: str, size: int, digest: str, source: Any) -> ShardRecord:
     columns = [c for c in ("label", "accepted") if c in file.schema_arrow.names]
     table = file.read(columns=columns)
     counts: dict[int, int] = {}
-    for label in table["label"].to_pylist():
+    # Cast first: a value of an extension type, such as Ray's for Python objects, may unpickle itself.
+    for label in table["label"].cast(pa.int64()).to_pylist():
         counts[label] = counts.get(label, 0) + 1
-    rejected = table["accepted"].to_pylist().count(False) if "accepted" in columns else 0
+    rejected = table["accepted"].cast(pa.bool_()).to_pylist().count(False) if "accepted" in columns else 0
     return ShardRecord(
         key=key,
         rows=table.num_rows,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import random
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from threading import Lock
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -19,13 +22,14 @@ _T = TypeVar("_T")
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
 ATTEMPTS = 4
+"""Of one request, within a few seconds; all there are at the first contact, where a typing error is likely."""
+PATIENCE_SECONDS = 120
+"""How long a request is repeated once the server has answered: a restart of the server ends no job."""
+ARROW_ATTEMPTS = 10
 MULTIPART_BYTES = 256 * 1024 * 1024
 """Larger objects are uploaded in parts (atomic too); a single PUT ends at 5 GiB."""
 
 _WORKER_ENV = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
     "AWS_REGION",
@@ -40,14 +44,17 @@ _ELSEWHERE = {
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
 }
+_PASSING = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "RequestLimitExceeded", "429"}
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _TAKEN = {"PreconditionFailed", "412"}
+
+logger = logging.getLogger(__name__)
 
 
 class S3Store:
     """Objects of one bucket; see `storage.objects.Store`."""
 
-    __slots__ = ("_client", "_filesystem", "_lock", "_seen", "bucket", "endpoint", "region")
+    __slots__ = ("_answered", "_client", "_filesystem", "_lock", "_seen", "bucket", "endpoint", "region")
 
     def __init__(self, bucket: str, endpoint: str | None = None, region: str | None = None) -> None:
         """Args:
@@ -75,31 +82,25 @@ class S3Store:
         self.region = region or env("AWS_REGION") or env("AWS_DEFAULT_REGION") or "us-east-1"
         self._client: Any = None
         self._filesystem: Any = None
-        self._seen = False
+        self._seen = self._answered = False
         self._lock = Lock()
 
     def reduce(self) -> tuple[Any, ...]:
-        return S3Store, self.bucket, self.endpoint, self.region
+        return _arrived, self.bucket, self.endpoint, self.region
 
     def uri(self, prefix: str) -> str:
         return f"s3://{self.bucket}/{prefix}" if prefix else f"s3://{self.bucket}"
 
     def read(self, key: str, limit: int) -> bytes:
-        from botocore.exceptions import HTTPClientError, IncompleteReadError
-
-        for attempt in range(ATTEMPTS):
-            response = self._call("read", key, lambda c: c.get_object(Bucket=self.bucket, Key=key))
+        def fetch(client: Any) -> bytes:
+            response = client.get_object(Bucket=self.bucket, Key=key)
             if response["ContentLength"] > limit:
                 response["Body"].close()
                 raise too_large(f"'{self.uri(key)}'", response["ContentLength"], limit)
-            try:
-                return response["Body"].read()
-            except (IncompleteReadError, HTTPClientError) as e:
-                # boto retries a request, but not a body that breaks off half way.
-                if attempt == ATTEMPTS - 1:
-                    raise self._sentence(e, "read", key) from None
-                time.sleep(0.2 * 2**attempt)
-        raise AssertionError("unreachable")
+            # The body, too, is fetched inside: boto repeats a request, but not a body that breaks off half way.
+            return response["Body"].read()
+
+        return self._call("read", key, fetch)
 
     def write(self, key: str, data: bytes) -> None:
         meta = {"sha256": sha256(data)}
@@ -189,7 +190,8 @@ class S3Store:
                 region=self.region,
                 connect_timeout=CONNECT_SECONDS,
                 request_timeout=READ_SECONDS,
-                retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+                # The first contact was ours, above; about a minute, as Arrow has no time limit to set.
+                retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ARROW_ATTEMPTS),
                 **options,
             )
         return self._filesystem, self.bucket
@@ -238,30 +240,35 @@ class S3Store:
             raise self._sentence(e, "open", "") from None
 
     def _call(self, verb: str, key: str, action: Callable[[Any], _T]) -> _T:
-        """Run one request; every failure of the store becomes one sentence."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
+        """Run one request, again and again while the store is away; every failure becomes one sentence."""
         client = self.client()
-        try:
-            if not self._seen:
-                # Once: HEAD cannot tell a missing bucket from a missing object, and some servers make a
-                # bucket for a write to a mistyped name.
-                client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
-                self._seen = True
-            return action(client)
-        except ClientError as e:
-            if _code(e) in _MISSING:
-                raise MissingError(
-                    f"'{self.uri(key)}' does not exist; check the storage address and run name, or run the "
-                    "step that makes it."
-                ) from None
-            raise self._sentence(e, verb, key) from None
-        except BotoCoreError as e:
-            raise self._sentence(e, verb, key) from None
-        except Exception as e:
-            if type(e).__module__.split(".")[0] in ("boto3", "s3transfer", "urllib3"):
-                raise self._sentence(e, verb, key) from None
-            raise
+        began = time.monotonic()
+        for attempt in count():
+            try:
+                if not self._seen:
+                    # Once: HEAD cannot tell a missing bucket from a missing object, and some servers make a
+                    # bucket for a write to a mistyped name.
+                    client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
+                    self._seen = self._answered = True
+                return action(client)
+            except Exception as e:
+                if type(e).__module__.split(".")[0] not in ("boto3", "botocore", "s3transfer", "urllib3"):
+                    raise
+                if _code(e) in _MISSING:
+                    raise MissingError(
+                        f"'{self.uri(key)}' does not exist; check the storage address and run name, or run the "
+                        "step that makes it."
+                    ) from None
+                left = began + PATIENCE_SECONDS - time.monotonic()
+                if not (self._answered and _passes(e) and left > 0):
+                    raise self._sentence(e, verb, key) from None
+                logger.warning(
+                    "%s cannot %s '%s' now (%s); trying for another %.0f s.",
+                    self.endpoint or "AWS", verb, self.uri(key), _code(e) or type(e).__name__, left,
+                )  # fmt: skip
+                # Not all workers at once.
+                time.sleep(min(left, random.uniform(0.1, 0.3) * 2 ** min(attempt, 5)))
+        raise AssertionError("unreachable")
 
     def _sentence(self, error: Exception, verb: str, key: str) -> InputError:
         from botocore import exceptions as bx
@@ -295,8 +302,8 @@ class S3Store:
             )
         if isinstance(error, bx.NoCredentialsError | bx.PartialCredentialsError):
             return InputError(
-                f"There are no credentials for '{where}'; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                "or run on a machine with a role."
+                f"There are no credentials for '{where}'; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
+                "(on a cluster where Ray is started, on every node), or run on machines with a role."
             )
         if isinstance(error, bx.SSLError):
             return InputError(
@@ -305,7 +312,7 @@ class S3Store:
             )
         if isinstance(error, bx.HTTPClientError | bx.IncompleteReadError | bx.ConnectionError):
             return InputError(
-                f"No (whole) answer from {server} when trying to {verb} '{where}' {ATTEMPTS} times; check "
+                f"No (whole) answer from {server} when trying to {verb} '{where}' again and again; check "
                 "that the server runs and that AWS_ENDPOINT_URL is right."
             )
         if isinstance(error, bx.ParamValidationError | bx.InvalidRegionError):
@@ -320,6 +327,24 @@ class S3Store:
 
 class _Taken(Exception):
     """There is an object under the key already, or one is being written."""
+
+
+def _arrived(bucket: str, endpoint: str, region: str) -> S3Store:
+    """The store in the process that it was sent to: the sender has made its first contact."""
+    store = S3Store(bucket, endpoint, region)
+    store._answered = True
+    return store
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same request may succeed a little later."""
+    from botocore import exceptions as bx
+
+    if isinstance(error, bx.ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return _code(error) in _PASSING or (status >= 500 and status != 501)
+    lost = bx.HTTPClientError | bx.IncompleteReadError | bx.ConnectionError
+    return isinstance(error, lost) and not isinstance(error, bx.SSLError)
 
 
 def _code(error: Exception) -> str:

@@ -17,16 +17,18 @@ import pyarrow.parquet as pq
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet
 from storage.header import SCHEMA_VERSION, Header, canonical_json
-from storage.limits import check_parquet, parse_json
+from storage.limits import UNREADABLE, check_parquet, parse_json
 
 __all__ = [
     "METADATA_KEY",
     "SCHEMA_VERSION",
+    "UNREADABLE",
     "Header",
     "arrow_schema",
     "decode",
     "encode",
     "from_table",
+    "plain_rows",
     "to_table",
 ]
 
@@ -142,13 +144,40 @@ def decode(data: bytes | pa.Buffer, name: str = "the Parquet file") -> tuple[Mot
         table = pq.read_table(pa.BufferReader(data), use_threads=False)
     except InputError:
         raise
-    except (pa.ArrowException, OSError, ValueError) as e:
+    except UNREADABLE as e:
         reason = str(e).strip().splitlines()[0].rstrip(".")
         raise InputError(
             f"{name[:1].upper() + name[1:]} ({len(data)} bytes) is not a readable Parquet file ({reason}); "
             "it is truncated or corrupt, so write it again."
         ) from None
     return from_table(table, name=name)
+
+
+def plain_rows(data: bytes, name: str) -> list[dict[str, Any]]:
+    """The rows of a Parquet table that is no set of clips, such as a score's records.
+
+    Args:
+        data: The whole file.
+        name: How error messages name it.
+
+    Raises:
+        InputError: not Parquet, or a column has an extension type: such values may unpickle themselves when read.
+    """
+
+    def extended(kind: pa.DataType) -> bool:
+        inner = [kind.value_type] if pa.types.is_dictionary(kind) else []
+        inner += [kind.field(i).type for i in range(kind.num_fields)]
+        return isinstance(kind, pa.BaseExtensionType) or any(map(extended, inner))
+
+    try:
+        table = pq.read_table(pa.BufferReader(data), use_threads=False)
+    except UNREADABLE:
+        raise InputError(f"{name} is not a readable Parquet file; make it again.") from None
+    if odd := [f.name for f in table.schema if extended(f.type)]:
+        raise InputError(
+            f"Column '{odd[0]}' of {name} is of an extension type, which is not read; make it again."
+        )
+    return table.to_pylist()
 
 
 def read_header(schema: pa.Schema, name: str = "the Parquet file") -> Header:

@@ -38,11 +38,17 @@ def tiny_set() -> MotionSet:
 
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
-    """One Ray for all tests. More logical CPUs than cores, so that no test waits for another's actors."""
+    """One Ray for all tests. More logical CPUs than cores, so that no test waits for another's actors.
+
+    Its workers have the credentials of the tests' S3 server, as they inherit the environment in which Ray starts.
+    """
     import ray
 
     from cluster.connect import connect
+    from tests.storage_fixtures import use_credentials
 
-    connect("local", num_cpus=6)
+    with pytest.MonkeyPatch.context() as patch:
+        use_credentials(patch)
+        connect("local", num_cpus=6)
     yield
     ray.shutdown()

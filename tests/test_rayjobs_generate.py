@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
-from cluster.connect import Connection, connect
 from motionsynth.errors import InputError
 from motionsynth.generators import GENERATORS
 from motionsynth.motion import Motion, MotionSet
@@ -25,63 +20,17 @@ from rayjobs import generate as job
 from rayjobs import shard_pool
 from rayjobs.cli import JobError
 from rayjobs.generate import Wanted, parse_counts, request_for
-from rayjobs.shard_pool import Grade
 from storage import ConflictError, Storage
-from storage.checkpoints import save_checkpoint
-from storage.dataset import read_dataset, verify
+from storage.dataset import read_dataset
 from storage.manifest import read_manifest
-from storage.shards import GenerationRequest, plan
-from tests.tiny_generators import small_generator
+from storage.shards import plan
+from tests.tiny_jobs import CHECKPOINT, digests, generate, join, save, wanted
 
 ROOT = Path(__file__).resolve().parents[1]
-CHECKPOINT = "runs/r/generator"
-
-
-def save(storage: Storage, name: str, tiny_set: MotionSet, seed: int = 0) -> str:
-    """A small generator with fresh weights as a checkpoint; its prefix."""
-    generator = small_generator(name, tiny_set, seed=seed)
-    content = {
-        "generator": name,
-        "generator_config": dataclasses.asdict(generator.config),
-        "context": generator.context.to_dict(),
-    }
-    save_checkpoint(storage, CHECKPOINT, generator.state_dict(), content)
-    return CHECKPOINT
-
-
-def wanted(storage: Storage, seed: int = 7, per_class: int = 16) -> GenerationRequest:
-    """48 clips in 6 shards."""
-    return request_for(
-        storage, CHECKPOINT, dict.fromkeys(range(3), per_class), seed=seed, shard_size=8, batch=4
-    )
-
-
-def generate(
-    storage: Storage,
-    prefix: str,
-    request: GenerationRequest,
-    *,
-    connect: Callable[[], Connection],
-    actors: int | None = None,
-    grade: Grade | None = None,
-) -> dict[str, Any]:
-    """One set."""
-    wish = [Wanted(prefix, request)]
-    (result,) = job.generate(storage, wish, connect=connect, actors=actors, grade=grade)
-    return result
-
-
-def join() -> Connection:
-    return connect("local")
 
 
 def never() -> NoReturn:
     raise AssertionError("Ray was asked for though there is nothing to do")
-
-
-def digests(storage: Storage, prefix: str) -> dict[str, str]:
-    """What really lies there, not what the manifest says."""
-    return {o.key: hashlib.sha256(storage.read(o.key)).hexdigest() for o in storage.list(f"{prefix}/shards")}
 
 
 @pytest.fixture
@@ -115,105 +64,10 @@ def test_clips_are_what_was_asked_for_and_a_lost_shard_comes_back_equal(
     assert first.shape != second.shape or not np.array_equal(first, second)
 
     objects = digests(local, "g")
-    local.delete(sorted(objects)[1])
+    local.sub("g").delete(sorted(objects)[1])
     again = generate(local, "g", request, connect=join, grade=reject_class_2)
     assert again["shards_made"] == 1 and again["manifest"] == result["manifest"]
     assert digests(local, "g") == objects
-
-
-# The driver that is to be killed. Its shards are slow, and each says which process makes it.
-DRIVER = """
-import os, sys, time
-from pathlib import Path
-from rayjobs.generate import Wanted, generate, read_request
-from cluster.connect import connect
-from storage import Storage
-
-uri, prefix, folder = sys.argv[1:]
-
-def slow(motions):
-    Path(folder, f"pid-{os.getpid()}").touch()
-    time.sleep(0.4)
-    return motions
-
-storage = Storage(uri)
-generate(storage, [Wanted(prefix, read_request(storage, "wish"))], actors=2, grade=slow,
-         connect=lambda: connect("local", env_vars=storage.worker_env()))
-"""
-
-
-def wait_for(
-    condition: Callable[[], object], what: str, process: subprocess.Popen, seconds: float = 90
-) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        if process.poll() is not None or time.monotonic() > end:
-            pytest.fail(
-                f"no {what}; driver: {process.poll()}, {Path(str(process.args[-1]), 'log').read_text()}"
-            )  # type: ignore[index]
-        time.sleep(0.02)
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-# Half a minute per generator and storage: one that makes a batch in one pass, one that walks down noise. That equal
-# shards come back from any generator is the test above.
-@pytest.mark.parametrize("name", ["motion_gan", pytest.param("skel_diffusion", marks=pytest.mark.slow)])
-def test_kill_actor_then_driver_then_resume(
-    name: str, tiny_set: MotionSet, storage_uri: str, tmp_path: Path, ray_local: None
-) -> None:
-    storage = Storage(storage_uri)
-    save(storage, name, tiny_set)
-    request = wanted(storage)
-    undisturbed = generate(storage, "calm", request, connect=join, actors=1)
-    job.claim(storage, "wish", request)
-
-    folder = tmp_path / "driver"
-    folder.mkdir()
-    with (folder / "log").open("w") as log:
-        command = [sys.executable, "-c", DRIVER, storage_uri, "storm", str(folder)]
-        driver = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_for(lambda: len(storage.list("storm/shards")) >= 1, "first shard", driver)
-        first = {int(p.name[4:]) for p in folder.glob("pid-*")}
-        os.kill(min(first), signal.SIGKILL)
-        count = len(storage.list("storm/shards"))
-        wait_for(lambda: len(storage.list("storm/shards")) > count, "shard after the actor's death", driver)
-    finally:
-        driver.kill()
-        driver.wait()
-    # The driver's Ray dies with it; nothing goes on writing behind our back.
-    pids = {int(p.name[4:]) for p in folder.glob("pid-*")}
-    end = time.monotonic() + 60
-    while not all(map(gone, pids)):
-        assert time.monotonic() < end, "actors outlive their driver"
-        time.sleep(0.1)
-
-    left = digests(storage, "storm")
-    assert 2 <= len(left) < 6
-    assert not storage.exists("storm/manifest.json")
-    with pytest.raises(InputError, match="unfinished"):
-        read_dataset(storage, "storm")
-
-    again = generate(storage, "storm", request, connect=join, actors=2)
-    assert again["shards_made"] == 6 - len(left)
-    after = digests(storage, "storm")
-    assert left.items() <= after.items()
-    assert {k.removeprefix("storm/"): v for k, v in after.items()} == {
-        k.removeprefix("calm/"): v for k, v in digests(storage, "calm").items()
-    }
-    assert again["manifest"] == undisturbed["manifest"]
-    assert verify(storage, "storm") == []
-    motions, _ = read_dataset(storage, "storm")
-    assert len({m.sample_id for m in motions.motions}) == len(motions) == 48
-
-    # Everything is done: Ray is not even started.
-    assert generate(storage, "storm", request, connect=never)["shards_made"] == 0
 
 
 @pytest.fixture

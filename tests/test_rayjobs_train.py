@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -13,26 +9,15 @@ from typing import NoReturn
 import pytest
 import torch
 
-from cluster.connect import Connection, connect
 from motionsynth.beds import BedSpec
 from motionsynth.errors import InputError
 from motionsynth.motion import MotionSet
 from motionsynth.recipes import Recipe, get_recipe
-from motionsynth.splits import Split
-from rayjobs import experiment
 from rayjobs import train as job
-from rayjobs.cli import JobError
 from rayjobs.train import finished_checkpoint, train, with_steps
 from storage import Storage
-from storage.checkpoints import list_checkpoints, load_checkpoint
-from storage.dataset import write_dataset
-from storage.header import Header
-
-SPLIT = Split(name="cross_subject", by="subject", train=("01", "02", "03"), test=("04",))
-
-
-def join() -> Connection:
-    return connect("local")
+from storage.checkpoints import load_checkpoint
+from tests.tiny_jobs import alone, checkpoints_of, prepare, recipe_of, same, weights
 
 
 def never() -> NoReturn:
@@ -42,95 +27,7 @@ def never() -> NoReturn:
 @pytest.fixture
 def storage(tmp_path: Path, tiny_set: MotionSet) -> Storage:
     """The tiny set, prepared."""
-    made = Storage(tmp_path / "out")
-    write_dataset(made, "data/tiny", tiny_set, Header.of(tiny_set, splits=(SPLIT.to_dict(),)))
-    return made
-
-
-def recipe_of(**training: int) -> Recipe:
-    """One draw of the debug recipe."""
-    recipe = get_recipe("debug")
-    return replace(
-        recipe,
-        training=replace(recipe.training, **training),
-        bed=BedSpec(shots=2, split="test"),
-        draws=1,
-    )
-
-
-def checkpoints_of(recipe: Recipe, run: str) -> str:
-    return f"{experiment.bed_prefix(run, 'tiny', recipe.beds[0], recipe.generator)}/checkpoints"
-
-
-def weights(storage: Storage, recipe: Recipe, run: str) -> dict[str, torch.Tensor]:
-    info = finished_checkpoint(storage, checkpoints_of(recipe, run).removesuffix("/checkpoints"))
-    assert info is not None
-    return load_checkpoint(storage, info.prefix)[0]
-
-
-def alone(storage: Storage, recipe: Recipe, run: str) -> dict[str, torch.Tensor]:
-    """Undisturbed, in this process, without Ray; one thread as in a worker."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        job.run_loop(storage, "tiny", run, recipe, recipe.beds[0])
-    finally:
-        torch.set_num_threads(threads)
-    return weights(storage, recipe, run)
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def train_workers() -> list[int]:
-    """Process ids of the Train workers that descend from this process."""
-    parent, name = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            title, fields = (folder / "cmdline").read_bytes(), (folder / "stat").read_text()
-        except OSError:
-            continue
-        name[int(folder.name)] = title
-        parent[int(folder.name)] = int(fields.rsplit(")", 1)[1].split()[1])
-
-    def ours(pid: int) -> bool:
-        return pid == os.getpid() or (pid in parent and ours(parent[pid]))
-
-    return [pid for pid, title in name.items() if b"TrainWorker" in title and ours(pid)]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_a_killed_worker_changes_nothing(storage: Storage, ray_local: None) -> None:
-    """kill -9 after the first checkpoint: the group starts again from it and ends at the very same weights."""
-    recipe = recipe_of(steps=240, rare_steps=10, report_every=20)
-    prefix = checkpoints_of(recipe, "storm")
-    killed: list[int] = []
-
-    def kill_one() -> None:
-        end = time.monotonic() + 120
-        while time.monotonic() < end and not killed:
-            if list_checkpoints(storage, prefix):
-                for pid in train_workers():
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-            time.sleep(0.05)
-
-    hunter = threading.Thread(target=kill_one)
-    hunter.start()
-    result = train(storage, "tiny", "storm", recipe, join)
-    hunter.join()
-    assert len(killed) == 1, "the training was over before its worker could be killed"
-    assert result["trained"] == 1 and result["beds"][0]["step"] == 250
-    # Two writers of TensorBoard events: the worker that died and the one that went on, from a later step.
-    events = [
-        o.key for o in storage.list(prefix.removesuffix("checkpoints") + "tensorboard") if "events" in o.key
-    ]
-    assert len(events) == 2 and any(not key.endswith(".0") for key in events)
-    assert same(weights(storage, recipe, "storm"), alone(storage, recipe, "calm"))
-    assert len(list_checkpoints(storage, prefix)) <= job.KEPT
-    assert train(storage, "tiny", "storm", recipe, never)["trained"] == 0
+    return prepare(Storage(tmp_path / "out"), tiny_set)
 
 
 def test_interrupted_training_goes_on_where_it_stopped(
@@ -213,16 +110,3 @@ def test_more_workers_than_clips_in_a_batch_are_refused(storage: Storage) -> Non
             InputError, match=f"number of workers is {workers}; it must be from 1 to the batch of 8"
         ):
             train(storage, "tiny", "r", recipe_of(), never, workers=workers)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_a_failed_training_says_why(storage: Storage, ray_local: None) -> None:
-    recipe = recipe_of()
-    weights_ = dict(recipe.generator_config.loss_weights) | {"reconstruction": 1e39}
-    recipe = replace(recipe, generator_config=replace(recipe.generator_config, loss_weights=weights_))
-    with pytest.raises(JobError) as e:
-        train(storage, "tiny", "r", recipe, join)
-    first, *rest = str(e.value).splitlines()
-    assert first == "Trainings failed; the others are kept:" and len(rest) == 1
-    assert recipe.beds[0].key in rest[0] and "lower the learning rate or that term's weight" in rest[0]

@@ -232,11 +232,11 @@ def test_pickle_keeps_the_place_and_no_secret(storage_uri: str, monkeypatch: pyt
     assert again == s and hash(again) == hash(s) and again.read("k") == b"v"
 
 
-def test_worker_env_is_enough_for_another_process(storage_uri: str) -> None:
+def test_worker_env_and_credentials_are_enough_for_another_process(storage_uri: str) -> None:
     Storage(storage_uri).write("k", b"value")
-    env = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")} | Storage(
-        storage_uri
-    ).worker_env()
+    shared = Storage(storage_uri).worker_env()
+    assert not {ACCESS_KEY, SECRET_KEY} & set(shared.values()) and not any("KEY" in k for k in shared)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("AWS_") or "KEY" in k} | shared
     code = "import sys; from storage import Storage; print(Storage(sys.argv[1]).read('k').decode())"
     run = subprocess.run(
         [sys.executable, "-c", code, storage_uri], cwd=ROOT, env=env, capture_output=True, text=True

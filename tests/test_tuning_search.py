@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from rayjobs import train
 from storage import ConflictError, Storage
 from storage.dataset import write_dataset
 from storage.header import Header
+from tests.hostile import Hostile
 from tests.tiny_motion import make_tiny_set
 from tuning import report, search
 from tuning.space import Axis
@@ -101,9 +103,15 @@ def test_killed_twice_it_goes_on_and_its_winner_runs(tmp_path: Path) -> None:
         process.communicate()
     before = {r["id"]: r for r in load_records(storage, "s") if r["ended"]}
     assert 1 <= len(before) < 5
+    # Tune's own state is pickled, and nobody reads it again, whatever somebody may have put into its place.
+    theirs = [p for p in (tmp_path / "out" / "studies" / "s" / "tune").rglob("*") if p.is_file()]
+    assert any(p.suffix == ".pkl" for p in theirs)
+    for path in theirs:
+        path.write_bytes(pickle.dumps(Hostile(tmp_path / "ran")))
 
     done = subprocess.run(wanted, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists()
     result = json.loads(done.stdout.splitlines()[-1])
     records = load_records(storage, "s")
     assert [r["number"] for r in records] == list(range(5)) and all(r["ended"] for r in records)

@@ -8,7 +8,6 @@ What the figures mean is said in `tuning.variance`.
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -24,6 +23,7 @@ from motionsynth.protocol import TSTR, ScoreRecord
 from motionsynth.recipes import get_recipe
 from rayjobs import cli, experiment, score
 from storage import Storage
+from storage.schema import plain_rows
 from tuning.tables import grid
 from tuning.variance import MOST_DRAWS, READINGS, Components, components, detectable, needed, paired
 
@@ -99,8 +99,6 @@ def read_scores(storage: Storage, dataset: str, run: str, split: str, who: str) 
     Raises:
         InputError: unknown split, or it was not scored.
     """
-    import pyarrow.parquet as pq
-
     if split not in SIDES:
         raise InputError(f"Unknown split '{split}'. Known: {', '.join(SIDES)}.")
     prefix = experiment.run_prefix(run, dataset)
@@ -113,7 +111,7 @@ def read_scores(storage: Storage, dataset: str, run: str, split: str, who: str) 
             f"Run '{run}' has no scores of {who} on {split} of '{dataset}' (it has: {found or 'none'}); run "
             "`python -m rayjobs.score --seeds 5` with the same options first."
         )
-    return [ScoreRecord.from_dict(r) for r in pq.read_table(io.BytesIO(storage.read(key))).to_pylist()]
+    return [ScoreRecord.from_dict(r) for r in plain_rows(storage.read(key), f"'{storage.uri}/{key}'")]
 
 
 def resembling(records: Sequence[ScoreRecord]) -> list[str]:
