@@ -19,6 +19,8 @@ from cluster.connect import Connection, cores, plan_resources
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet
 from motionsynth.skeleton import Skeleton
+from rayjobs import telemetry, units
+from rayjobs.board import Board, common_folder
 from rayjobs.progress import Progress
 from storage import Storage
 from storage.checkpoints import checkpoint_digest, load_checkpoint, read_config
@@ -59,6 +61,11 @@ class Shard:
     def key(self) -> tuple[str, str]:
         """What tells it from every other shard."""
         return self.prefix, self.spec.id
+
+    @property
+    def name(self) -> str:
+        """Its object's key."""
+        return f"{self.prefix}/{key_of(self.spec)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +122,7 @@ def make_shards(
 
     clips = sum(shard.spec.rows for shard in todo)
     env = storage.worker_env()
+    size = pool.size(len(todo))
     rows = [{"at": i, "prefix": s.prefix, "spec": json.dumps(s.spec.to_dict())} for i, s in enumerate(todo)]
     with warnings.catch_warnings():
         # Ray 2.60 announces the end of free remote arguments for 2.64, without another way to bound retries yet.
@@ -126,20 +134,23 @@ def make_shards(
             batch_format="numpy",
             num_cpus=pool.cpus_per_actor,
             num_gpus=pool.gpus_per_actor or None,
-            compute=ray.data.ActorPoolStrategy(size=pool.size(len(todo))),
+            compute=ray.data.ActorPoolStrategy(size=size),
             runtime_env={"env_vars": env} if env else None,
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RETRIES,
         )
     records: dict[tuple[str, str], ShardRecord] = {}
     errors: list[str] = []
-    with Progress("generate", clips, "clips") as progress:
+    board = Board(storage, common_folder(shard.prefix for shard in todo), "generate")
+    with Progress("generate", clips, "clips", at_once=size, board=board) as progress:
         try:
             for row in made.iter_rows():
                 result = json.loads(row["result"])
                 if result["error"]:
+                    shard = todo[result["at"]]
                     errors.append(result["error"])
-                    logger.error("%s", result["error"])
+                    logger.error("%s", result["error"], extra={"shard": shard.name})
+                    progress.fail(shard.name, result["error"])
                 else:
                     record = ShardRecord.from_dict(result["record"])
                     records[todo[result["at"]].key] = record
@@ -205,8 +216,12 @@ class ShardWriter:
     def attempt(self, prefix: str, spec: ShardSpec) -> tuple[ShardRecord | None, str]:
         """Write one shard: its record, or None and a sentence for what went wrong."""
         try:
-            return self.write(prefix, spec), ""
+            with units.unit("shard", f"{prefix}/{key_of(spec)}"), telemetry.timed("shard_seconds"):
+                record = self.write(prefix, spec)
+            telemetry.shard_made(record.rows, record.bytes)
+            return record, ""
         except Exception as e:
+            telemetry.count("shards_failed")
             # Listed by the driver; the other shards go on. Ray itself retries when the process dies.
             logger.debug("shard %s", key_of(spec), exc_info=True)
             said = e if isinstance(e, InputError) else f"{type(e).__name__}: {e}"

@@ -12,12 +12,15 @@ from typing import Any
 
 from motionsynth.errors import InputError
 from rayjobs import cli
+from rayjobs.board import is_board, read_board
 from rayjobs.experiment import REFINED_SET
 from rayjobs.generate import REQUEST, read_request
 from storage import Storage
 from storage.checkpoints import CONFIG, checkpoint_digest
 from storage.manifest import MANIFEST, read_manifest
-from storage.shards import list_done, plan
+from storage.shards import key_of, list_done, plan
+
+FAILED_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +43,8 @@ def status(storage: Storage, run: str) -> dict[str, Any]:
         run: Name of the run.
 
     Returns:
-        `datasets`, `checkpoints`, `generated`, `refined` (lists) and `files` (objects per folder of the run).
+        `datasets`, `checkpoints`, `generated`, `refined`, `jobs` (lists), `files` (objects per folder of the run) and
+        `bytes`; see `docs/operations.md`.
     """
     root = f"runs/{cli.check_name('run', run)}"
     objects = storage.list(root)
@@ -48,7 +52,9 @@ def status(storage: Storage, run: str) -> dict[str, Any]:
     for o in objects:
         folder, _, name = o.key.rpartition("/")
         folders.setdefault(folder, set()).add(name)
-    generated = [_generated(storage, f) for f in sorted(folders) if REQUEST in folders[f]]
+    jobs = [{"file": o.key, **read_board(storage, o.key)} for o in objects if is_board(o.key)]
+    failed = {name: said for job in jobs if job["verb"] == "generate" for name, said in job["failed"].items()}
+    generated = [_generated(storage, f, failed) for f in sorted(folders) if REQUEST in folders[f]]
     return {
         "run": run,
         "datasets": _datasets(storage),
@@ -58,7 +64,8 @@ def status(storage: Storage, run: str) -> dict[str, Any]:
             _refined(storage, f"{before}/{REFINED_SET}")
             for before in sorted({f.split(f"/{REFINED_SET}")[0] for f in folders if f"/{REFINED_SET}" in f})
         ],
-        "files": dict(sorted(Counter(_stage(o.key, root) for o in objects).items())),
+        "jobs": jobs,
+        "files": dict(sorted(Counter(_stage(o.key, root) for o in objects if not is_board(o.key)).items())),
         "bytes": sum(o.size for o in objects),
     }
 
@@ -86,9 +93,10 @@ def _checkpoint(storage: Storage, prefix: str) -> dict[str, Any]:
         return {"prefix": prefix, "state": "damaged", "reason": str(e)}
 
 
-def _generated(storage: Storage, prefix: str) -> dict[str, Any]:
+def _generated(storage: Storage, prefix: str, failed: Mapping[str, str]) -> dict[str, Any]:
     specs = plan(read_request(storage, prefix))
     done = list_done(storage, prefix, specs)
+    keys = {f"{prefix}/{key_of(s)}" for s in specs if s.id not in done}
     committed = storage.exists(f"{prefix}/{MANIFEST}")
     whole = len(done) == len(specs)
     return {
@@ -96,6 +104,8 @@ def _generated(storage: Storage, prefix: str) -> dict[str, Any]:
         "state": "done" if committed and whole else "damaged" if committed else "unfinished",
         "shards": len(specs),
         "shards_done": len(done),
+        "shards_failed": {name: said for name, said in failed.items() if name in keys},
+        "shards_left": len(keys),
         "clips": sum(s.rows for s in specs),
         "clips_done": sum(s.rows for s in specs if s.id in done),
     }
@@ -126,12 +136,34 @@ def report(result: Mapping[str, Any]) -> None:
         print(
             f"  generated {g['prefix']}: {g['state']}, {g['clips_done']:,} of {g['clips']:,} clips, "
             f"{g['shards_done']} of {g['shards']} shards"
+            + (f", {len(g['shards_failed'])} failed" if g["shards_failed"] else "")
         )
+        for name, said in list(g["shards_failed"].items())[:FAILED_SHOWN]:
+            print(f"    {name.removeprefix(g['prefix'] + '/')}: {said.removeprefix(name + ': ')}")
     for r in result["refined"]:
         found = f", {r['accepted']:,} of {r['clips']:,} clips accepted" if r["state"] == "done" else ""
         print(f"  refined {r['prefix']}: {r['state']}{found}")
+    for job in result["jobs"]:
+        print(f"  {_line(job)}")
     for stage, n in result["files"].items():
         print(f"  {stage}: {n} objects")
+
+
+def _line(job: Mapping[str, Any]) -> str:
+    """`generate: running, 512 of 2,048 clips, 83.1 clips/s, moved 2 s ago`."""
+    text = f"{job['verb']}: {job['state']}, {job['done']:,} of {job['total']:,} {job['unit']}"
+    if job["failures"]:
+        text += f", {job['failures']} failed"
+    if job["state"] in ("running", "dead"):
+        text += f", {job['rate']:,.1f} {job['unit']}/s, moved {job['seconds_since_moved']:.0f} s ago"
+    if job["state"] == "running":
+        text += "".join(f", GPU {g['index']} {g['utilisation_percent']} %" for g in job["gpus"])
+    if job["state"] == "dead":
+        text += (
+            f" (it seems dead: silent for {job['seconds_since_written']:.0f} s, process {job['pid']} on {job['host']}; "
+            "the same command goes on)"
+        )
+    return f"{text}: {job['said']}" if job["said"] else text
 
 
 if __name__ == "__main__":
