@@ -171,7 +171,13 @@ def chosen_arms(recipe: Recipe, given: str) -> tuple[str, ...]:
 
 
 def plan_tasks(
-    storage: Storage, dataset: str, run: str, recipe: Recipe, only: Sequence[str] = (), refined: bool = False
+    storage: Storage,
+    dataset: str,
+    run: str,
+    recipe: Recipe,
+    only: Sequence[str] = (),
+    refined: bool = False,
+    unmade: bool = False,
 ) -> list[tuple[Task, Bed]]:
     """Every (arm, draw, seed) of the recipe; arms whose training and judging clips coincide share an id.
 
@@ -180,9 +186,10 @@ def plan_tasks(
         recipe: What.
         only: Arms (see `chosen_arms`); () for all.
         refined: Each generator's refined clips, too, as a generator of their own.
+        unmade: Plan with synthetic clips that are not made yet; the ids of what they train are not those it will have.
 
     Raises:
-        InputError: synthetic clips are missing, or no bed has one of the arms.
+        InputError: synthetic clips are missing (and not `unmade`), or no bed has one of the arms.
     """
     tasks, seen = [], set()
     # Ids alone would let the records of a dataset that was prepared anew under its old name pass for its own.
@@ -209,11 +216,14 @@ def plan_tasks(
                 try:
                     digest = read_manifest(storage, synthetic).digest
                 except MissingError:
+                    if unmade:
+                        digest = "not made yet"
+                if not digest:
                     verbs = ("refine",) if generator.startswith(REFINED) else ("train", "generate")
                     raise InputError(
                         f"There are no synthetic clips of {generator} for {spec.key}; run "
                         f"{' and '.join(f'`python -m rayjobs.{v}`' for v in verbs)} with the same options first."
-                    ) from None
+                    )
             # A set is measured once, in the same features whoever judges the arms.
             plans = (
                 [(recipe.features, 1)] if arm == QUALITY else [(p.training, p.seeds) for p in recipe.scores]
