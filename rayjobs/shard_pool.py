@@ -11,6 +11,7 @@ import dataclasses
 import json
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -142,19 +143,26 @@ def make_shards(
     records: dict[tuple[str, str], ShardRecord] = {}
     errors: list[str] = []
     board = Board(storage, common_folder(shard.prefix for shard in todo), "generate")
+    left = Counter(shard.prefix for shard in todo)
+    # Clips of one generator take about as long as each other; they lie under .../GENERATOR/synthetic.
+    kinds = {prefix: prefix.split("/")[-2] if "/" in prefix else "" for prefix in left}
     with Progress("generate", clips, "clips", at_once=size, board=board) as progress:
+        progress.hold(kinds)
         try:
             for row in made.iter_rows():
                 result = json.loads(row["result"])
+                shard = todo[result["at"]]
+                left[shard.prefix] -= 1
+                if not left[shard.prefix]:
+                    progress.hold({prefix: kind for prefix, kind in kinds.items() if left[prefix]})
                 if result["error"]:
-                    shard = todo[result["at"]]
                     errors.append(result["error"])
                     logger.error("%s", result["error"], extra={"shard": shard.name})
-                    progress.fail(shard.name, result["error"])
+                    progress.fail(shard.name, result["error"], kinds[shard.prefix])
                 else:
                     record = ShardRecord.from_dict(result["record"])
-                    records[todo[result["at"]].key] = record
-                    progress.advance(record.rows)
+                    records[shard.key] = record
+                    progress.advance(record.rows, kinds[shard.prefix])
         except RayError as e:
             errors.append(f"a worker was lost {MAX_RETRIES + 1} times over the same shard ({_first_line(e)})")
     return records, errors

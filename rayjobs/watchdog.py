@@ -102,6 +102,9 @@ class Pace:
     def _lap(self, kind: str) -> float | None:
         moments = list(self._moments.get(kind, ()))
         laps = [b - a for a, b in zip(moments, moments[self.at_once :], strict=False)]
+        if not laps and len(moments) > 1:
+            # The first ones began together, so the last of them took as long as all.
+            laps = [moments[-1] - moments[0]]
         return statistics.median(laps) if laps else None
 
 
