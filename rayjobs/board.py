@@ -43,7 +43,7 @@ class Board:
     """
 
     def __init__(self, storage: Storage, folder: str, verb: str) -> None:
-        self.storage, self.key = storage, f"{folder}/{NAME}{verb}.json"
+        self.storage, self.key = storage, "/".join(filter(None, (folder, f"{NAME}{verb}.json")))
         self.fixed = {
             "verb": verb, "started": time.time(), "host": socket.gethostname(), "pid": os.getpid(),
         }  # fmt: skip

@@ -159,6 +159,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_hanging_shard_ends_the_job_and_what_is_finished_stays(tmp_path: Path, tiny_set: MotionSet) -> None:
     storage = Storage(tmp_path / "out")
     generator = small_generator("motion_gan", tiny_set)
@@ -175,7 +176,7 @@ def test_a_hanging_shard_ends_the_job_and_what_is_finished_stays(tmp_path: Path,
     (tmp_path / "verb.py").write_text(HANGING)
     command = [sys.executable, str(tmp_path / "verb.py"), "--storage", str(tmp_path / "out"), "--json"]
     limits = {"MOTIONSYNTH_STALL_FACTOR": "2", "MOTIONSYNTH_STALL_SECONDS": "8"}
-    env = os.environ | {"PYTHONPATH": str(ROOT), "MOTIONSYNTH_STALL_FIRST_SECONDS": "60"} | limits
+    env = os.environ | {"PYTHONPATH": str(ROOT), "MOTIONSYNTH_STALL_FIRST_SECONDS": "240"} | limits
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 1, done.stderr
     last = json.loads(done.stdout.splitlines()[-1])
@@ -192,7 +193,8 @@ def test_a_hanging_shard_ends_the_job_and_what_is_finished_stays(tmp_path: Path,
     assert made["state"] == "unfinished" and made["shards_done"] >= 4
     report(now)
 
-    done = subprocess.run([*command, "--no-hang"], env=env, capture_output=True, text=True, timeout=240)
+    unhurried = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, "--no-hang"], env=unhurried, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     now = status(storage, "r")
     assert now["generated"][0]["state"] == "done" and now["jobs"][0]["state"] == "done"
