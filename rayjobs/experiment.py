@@ -4,6 +4,7 @@ Keys in storage:
     runs/RUN/DATASET/BED/GENERATOR/{checkpoints,synthetic,tensorboard}      one per draw
     runs/RUN/DATASET/BED/GENERATOR/synthetic-refined                      the same clips, graded
     runs/RUN/DATASET/score-SPLIT-RECOGNISERS.{json,parquet}               the table
+    runs/RUN/.../progress-VERB.json                                       how far a running job is; `rayjobs.board`
     scores/DATASET/ID.json                                                one per trained recogniser, whichever run's
 """
 

@@ -39,9 +39,9 @@ logger = logging.getLogger(__name__)
 START_SECONDS = {"train": 25.0, "generate": 15.0, "score": 15.0}
 """Until workers have started; of a training, each time that one begins. As measured in docs/operations.md."""
 HIDDEN = {
-    "train": "besides, at 0 CPU: Ray Train's controller and a driver for each training, one counter of steps",
-    "generate": "besides, at 0 CPU: Ray Data's own actors; its rows wait in the object store, so no task needs a CPU",
-    "score": "besides: nothing",
+    "train": "Besides, at 0 CPU: Ray Train's controller and a driver for each training, one counter of steps",
+    "generate": "Besides, at 0 CPU: Ray Data's own actors; its rows wait in the object store, so no task needs a CPU",
+    "score": "Nothing besides.",
 }
 
 
