@@ -136,8 +136,9 @@ def recogniser(plan: RecogniserTraining, tensors: BedTensors) -> RecogniserCost:
 
 
 def sampling(
-    generator: Generator, header: Header, wanted: Sequence[SampleRequest], batch: int, device: str = "cpu"
-) -> SamplingCost:
+    generator: Generator, header: Header, wanted: Sequence[SampleRequest], batch: int, device: str = "cpu",
+    batches: int = BATCHES,
+) -> SamplingCost:  # fmt: skip
     """Make and encode some of these clips, spread evenly over all of them, so that every class has its part.
 
     Args:
@@ -146,11 +147,13 @@ def sampling(
         wanted: Every clip of a request.
         batch: Clips that the model makes at once.
         device: Where the generator lives.
+        batches: How many are timed; a single one has no other before it.
     """
-    count = min(len(wanted), BATCHES * batch)
+    count = min(len(wanted), batches * batch)
     chosen = [wanted[i * len(wanted) // count] for i in range(count)]
     with one_thread():
-        generator.sample(chosen[:batch])
+        if batches > 1:
+            generator.sample(chosen[:batch])
         clips, began = [], time.perf_counter()
         for at in range(0, count, batch):
             clips += generator.sample(chosen[at : at + batch])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -327,28 +328,34 @@ def generate_stage(
     held = _held(actors, pool.cpus_per_actor, pool.gpus_per_actor, pool.connection)
     if device is None:
         return replace(stage, at_once=actors, **held, seconds=None, bytes=None), None
-    costs: dict[str, calibrate.SamplingCost] = {}
-    for w in wishes:
-        if w.shards_left and w.generator not in costs:
-            costs[w.generator] = _sampling(storage, w, fresh, device)
-    seconds = sum(w.clips_left * costs[w.generator].clip for w in wishes if w.shards_left)
-    size = sum(
-        w.clips_left * costs[w.generator].bytes_clip + w.shards_left * costs[w.generator].bytes_shard
-        for w in wishes
-        if w.shards_left
-    )
+    # Sets differ in their classes, and so in the lengths of their clips: each is measured while there is time.
+    first: dict[str, calibrate.SamplingCost] = {}
+    costs: list[tuple[Wish, calibrate.SamplingCost]] = []
+    began, measured = time.monotonic(), 0
+    for w in (w for w in wishes if w.shards_left):
+        if w.generator in first and time.monotonic() - began > calibrate.SECONDS:
+            costs.append((w, first[w.generator]))
+            continue
+        batches = 1 if w.generator in first else calibrate.BATCHES
+        cost = _sampling(storage, w, fresh, device, batches)
+        first.setdefault(w.generator, cost)
+        costs.append((w, cost))
+        measured += cost.measured
+    # One batch tells the size of clips, but its time has what a first one costs besides.
+    seconds = sum(w.clips_left * first[w.generator].clip for w, _ in costs)
+    size = sum(w.clips_left * cost.bytes_clip + w.shards_left * cost.bytes_shard for w, cost in costs)
     stage = replace(
         stage, at_once=actors, **held, seconds=START_SECONDS["generate"] + seconds / actors, bytes=round(size)
     )
     mean = calibrate.SamplingCost(
         clip=seconds / clips, bytes_clip=size / clips, bytes_shard=0.0,
-        measured=sum(c.measured for c in costs.values()),
+        measured=measured,
     )  # fmt: skip
     return stage, mean
 
 
 def _sampling(
-    storage: Storage, wish: Wish, fresh: Mapping[str, Generator], device: str
+    storage: Storage, wish: Wish, fresh: Mapping[str, Generator], device: str, batches: int
 ) -> calibrate.SamplingCost:
     request = wish.request
     if request.checkpoint:
@@ -363,7 +370,7 @@ def _sampling(
             extra={"generator": wish.generator, "synthetic": True},
         )  # fmt: skip
     wanted: list[SampleRequest] = [s for spec in shards_of(request) for s in spec.samples()]
-    return calibrate.sampling(generator, header, wanted, int(request.extra["batch"]), device)
+    return calibrate.sampling(generator, header, wanted, int(request.extra["batch"]), device, batches)
 
 
 def score_stage(options: Options, storage: Storage, recipe: Recipe, connection: Connection) -> Stage:
