@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from motionsynth.errors import InputError
 
@@ -127,10 +128,8 @@ def _private_token() -> None:
 
 def _start(num_cpus: int, env_vars: Mapping[str, str]) -> None:
     _private_token()
-    import ray
-
     # Without address="local" Ray attaches to whatever /tmp/ray/ray_current_cluster names.
-    ray.init(
+    _init(
         address="local",
         num_cpus=num_cpus,
         include_dashboard=False,
@@ -150,20 +149,31 @@ def _join(address: str, env_vars: Mapping[str, str]) -> None:
         env["PYTHONPATH"] = _python_path()
     # What the submitter set wins; Ray refuses a driver that sets the same variable to something else.
     env = {k: v for k, v in env.items() if k not in job_env.get("env_vars", {})}
-    import ray
-
     try:
         if address != "auto":
             # Ray itself would try for two minutes.
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=address, logging_level=logging.ERROR, runtime_env={"env_vars": env})
+        _init(address=address, logging_level=logging.ERROR, runtime_env={"env_vars": env})
     except (OSError, ValueError, RuntimeError) as e:
         raise InputError(
             f"No Ray cluster answers at the address '{address}' ({' '.join(str(e).split())[:200]}); start one, or "
             "leave --address out to run on this machine."
         ) from None
     logger.info("Joined the Ray cluster at '%s'.", address)
+
+
+def _init(**options: Any) -> None:
+    """`ray.init`; with `MOTIONSYNTH_LOG=json` its workers write one JSON object a line, with Ray's ids."""
+    import ray
+
+    as_json = os.environ.get("MOTIONSYNTH_LOG") == "json"
+    handlers, level = logging.root.handlers[:], logging.root.level
+    ray.init(**options, logging_config=ray.LoggingConfig(encoding="JSON") if as_json else None)
+    if as_json:
+        # This process writes JSON already; Ray's further handler would say everything twice.
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
 
 
 def _worker_env() -> dict[str, str]:

@@ -25,6 +25,8 @@ import tyro
 
 from cluster.connect import Connection, connect, disconnect
 from motionsynth.errors import InputError
+from rayjobs import telemetry
+from rayjobs.watchdog import Limits
 from storage import Storage
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -113,6 +115,7 @@ def main(
         verb: What to do; prints its own tables, returns the result as a JSON-serialisable mapping.
         argv: Arguments (default: those of the process).
     """
+    _commands.append(options)
     args = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in args
     code, report = _run(options, verb, args)
@@ -124,12 +127,21 @@ def main(
     raise SystemExit(code)
 
 
+_commands: list[type[Any]] = []
+
+
+def runs_a_command() -> bool:
+    """Whether this process is a verb's own, so that it may be ended."""
+    return bool(_commands)
+
+
 def _run(
     options: type[Any], verb: Callable[[Any], Mapping[str, Any]], args: list[str]
 ) -> tuple[int, Mapping[str, Any]]:
-    set_up_logging()
     _interrupt_on_sigterm()
     try:
+        set_up_logging()
+        Limits.from_environment()  # a wrong one must show before anything starts
         return 0, dict(verb(parse(options, args)))
     except InputError as e:
         return _failed(BAD_INPUT, str(e))
@@ -181,10 +193,14 @@ def _module_of_main() -> str:
 
 
 def set_up_logging() -> None:
-    """Log lines of ours to standard error; of the libraries only warnings."""
-    logging.basicConfig(
-        level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname).1s %(name)s: %(message)s"
-    )
+    """Log lines of ours to standard error, as text or JSON (`MOTIONSYNTH_LOG`); of the libraries only warnings.
+
+    Raises:
+        InputError: `MOTIONSYNTH_LOG` is neither text nor json.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(telemetry.formatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in ("motionsynth", "storage", "cluster", "rayjobs", "tuning"):
         logging.getLogger(name).setLevel(logging.INFO)
     # A module run by `python -m` has this name.

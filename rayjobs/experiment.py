@@ -5,6 +5,7 @@ Keys in storage:
     runs/RUN/DATASET/BED/GENERATOR/synthetic-refined                      the same clips, graded
     runs/RUN/DATASET/score-SPLIT-RECOGNISERS.{json,parquet}               the table
     runs/RUN/DATASET/report-SPLIT-RECOGNISERS.html                        the report
+    runs/RUN/.../progress-VERB.json                                       how far a running job is; `rayjobs.board`
     scores/DATASET/ID.json                                                one per trained recogniser, whichever run's
 """
 

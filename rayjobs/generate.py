@@ -23,6 +23,7 @@ from cluster.connect import Connection
 from motionsynth.errors import InputError
 from motionsynth.generators import config_of
 from rayjobs import cli, experiment
+from rayjobs.board import Board, common_folder
 from rayjobs.progress import Progress
 from rayjobs.shard_pool import (
     WINDOW_SHARDS,
@@ -274,7 +275,11 @@ def generate(
                     gpus_per_actor=gpus_per_actor,
                 )
                 window = pool.window()
-                progress = stack.enter_context(Progress("generate", sum(s.clips_left for s in sets), "clips"))
+                board = Board(storage, common_folder(s.prefix for s in sets if s.left), "generate")
+                clips, at_once = sum(s.clips_left for s in sets), pool.size(left)
+                progress = stack.enter_context(
+                    Progress("generate", clips, "clips", at_once=at_once, board=board)
+                )
                 make = partial(make_shards, storage, pool=pool, grade=grade, writer=writer, progress=progress)
         made, errors = _make_all(storage, sets, make, window)
     if errors:

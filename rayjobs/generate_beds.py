@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cluster.connect import Connection
+from motionsynth.beds import Bed
 from motionsynth.errors import InputError
 from motionsynth.recipes import Recipe
 from rayjobs import experiment
@@ -64,10 +65,8 @@ def generate_beds(
                 "the same options first."
             )
         bed = experiment.load_bed(storage, dataset, spec)
-        shown = set(bed.train.labels.tolist())  # nobody can make clips of a class that no training clip shows
-        classes = [c for c in bed.rare or range(bed.train.num_classes) if c in shown]
         request = request_for(
-            storage, info.prefix, dict.fromkeys(classes, recipe.synthetic_per_class), seed=spec.seed,
+            storage, info.prefix, dict.fromkeys(classes_to_make(bed), recipe.synthetic_per_class), seed=spec.seed,
             shard_size=SHARD_SIZE, sampling=sampling,
         )  # fmt: skip
         wanted.append(Wanted(experiment.synthetic_prefix(run, dataset, spec, one.generator), request))
@@ -80,6 +79,12 @@ def generate_beds(
             _preview(storage, picture, train, read_dataset(storage, result["prefix"])[0])
         results.append({"bed": spec.key, "generator": generator, "preview": f"{picture}.png", **result})
     return {"beds": results, "seconds": round(time.monotonic() - began, 2)}
+
+
+def classes_to_make(bed: Bed) -> list[int]:
+    """The rare classes of a bed, or all where none is; nobody can make clips of a class that no training clip shows."""
+    shown = set(bed.train.labels.tolist())
+    return [c for c in bed.rare or range(bed.train.num_classes) if c in shown]
 
 
 def _preview(storage: Storage, key: str, real: Any, synthetic: Any) -> None:

@@ -25,7 +25,8 @@ from motionsynth.errors import InputError
 from motionsynth.protocol import REFINED
 from motionsynth.recipes import Recipe
 from motionsynth.refine import RULES, RefineConfig, fit_refiner, published_rule, refusals
-from rayjobs import cli, experiment
+from rayjobs import cli, experiment, units
+from rayjobs.board import Board
 from rayjobs.progress import Progress
 from storage import ConflictError, MissingError, Storage
 from storage.dataset import read_dataset, write_dataset
@@ -119,8 +120,8 @@ def refine(
         todo.setdefault(spec, []).append(generator)
         clips[spec] = clips.get(spec, 0) + raw.rows
     if todo:
-        connect()
-        _run_all(storage, dataset, run, recipe.refine, todo, clips)
+        at_once = int(connect().cpus)
+        _run_all(storage, dataset, run, recipe.refine, todo, clips, at_once)
     beds = []
     for spec, generator in sets:
         manifest = read_manifest(storage, _target(run, dataset, spec, generator))
@@ -186,6 +187,13 @@ def refine_bed(
 
     Shards are named by their content and the manifest is written last, so an interrupted bed is simply done again.
     """
+    with units.unit("bed", spec.key):
+        _refine_bed(storage, dataset, run, config, spec, generators)
+
+
+def _refine_bed(
+    storage: Storage, dataset: str, run: str, config: RefineConfig, spec: BedSpec, generators: Sequence[str]
+) -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -221,14 +229,18 @@ def _run_all(
     config: RefineConfig,
     todo: Mapping[BedSpec, Sequence[str]],
     clips: Mapping[BedSpec, int],
+    at_once: int,
 ) -> None:
     import ray
 
     task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(refine_bed)
     running = {task.remote(storage, dataset, run, config, spec, names): spec for spec, names in todo.items()}
     failed: list[str] = []
-    with Progress("refine", sum(clips.values()), "clips") as progress:
+    board = Board(storage, experiment.run_prefix(run, dataset), "refine")
+    at_once = min(at_once, len(todo))
+    with Progress("refine", sum(clips.values()), "clips", at_once=at_once, board=board) as progress:
         while running:
+            progress.hold({spec.key: "" for spec in running.values()})
             done, _ = ray.wait(list(running))
             for ref in done:
                 spec = running.pop(ref)
@@ -237,6 +249,7 @@ def _run_all(
                     progress.advance(clips[spec])
                 except Exception as e:
                     failed.append(f"{spec.key}: {cli.last_line(e)}")
+                    progress.fail(spec.key, cli.last_line(e))
     if failed:
         listed = "\n".join(f"  {f}" for f in sorted(failed))
         raise cli.JobError(f"{len(failed)} of {len(todo)} draws failed; the others are refined:\n{listed}")

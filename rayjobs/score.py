@@ -37,7 +37,8 @@ from motionsynth.protocol import (
 )  # fmt: skip
 from motionsynth.recipes import Recipe
 from motionsynth.recognition import RecogniserTraining
-from rayjobs import cli, experiment
+from rayjobs import cli, experiment, telemetry, units
+from rayjobs.board import Board
 from rayjobs.progress import Progress
 from rayjobs.score_tables import report, tables, write
 from storage import MissingError, Storage
@@ -97,6 +98,16 @@ class Task:
     generator: str
     synthetic: str
     per_class: int
+
+    @property
+    def name(self) -> str:
+        """For people: what is trained, on what, and the record's id."""
+        return f"{self.training.recogniser} of {self.arm} on {self.bed.key}, seed {self.seed} ({self.id})"
+
+    @property
+    def kind(self) -> str:
+        """Tasks of one kind take about as long as each other."""
+        return QUALITY if self.arm == QUALITY else self.training.recogniser
 
 
 def verb(options: Options) -> dict[str, Any]:
@@ -161,7 +172,13 @@ def chosen_arms(recipe: Recipe, given: str) -> tuple[str, ...]:
 
 
 def plan_tasks(
-    storage: Storage, dataset: str, run: str, recipe: Recipe, only: Sequence[str] = (), refined: bool = False
+    storage: Storage,
+    dataset: str,
+    run: str,
+    recipe: Recipe,
+    only: Sequence[str] = (),
+    refined: bool = False,
+    unmade: bool = False,
 ) -> list[tuple[Task, Bed]]:
     """Every (arm, draw, seed) of the recipe; arms whose training and judging clips coincide share an id.
 
@@ -170,9 +187,10 @@ def plan_tasks(
         recipe: What.
         only: Arms (see `chosen_arms`); () for all.
         refined: Each generator's refined clips, too, as a generator of their own.
+        unmade: Plan with synthetic clips that are not made yet; the ids of what they train are not those it will have.
 
     Raises:
-        InputError: synthetic clips are missing, or no bed has one of the arms.
+        InputError: synthetic clips are missing (and not `unmade`), or no bed has one of the arms.
     """
     tasks, seen = [], set()
     # Ids alone would let the records of a dataset that was prepared anew under its old name pass for its own.
@@ -199,11 +217,14 @@ def plan_tasks(
                 try:
                     digest = content_digest(storage, synthetic)
                 except MissingError:
+                    if unmade:
+                        digest = "not made yet"
+                if not digest:
                     verbs = ("refine",) if generator.startswith(REFINED) else ("train", "generate")
                     raise InputError(
                         f"There are no synthetic clips of {generator} for {spec.key}; run "
                         f"{' and '.join(f'`python -m rayjobs.{v}`' for v in verbs)} with the same options first."
-                    ) from None
+                    )
             # A set is measured once, in the same features whoever judges the arms.
             plans = (
                 [(recipe.features, 1)] if arm == QUALITY else [(p.training, p.seeds) for p in recipe.scores]
@@ -254,7 +275,7 @@ def score(
     todo = list({t.id: t for t, _ in tasks if t.id not in have}.values())
     readings = _count_reading(storage, dataset, recipe, bool(todo))
     if todo:
-        _run_all(storage, dataset, prefix, todo, connect(), workers)
+        _run_all(storage, dataset, prefix, todo, connect(), workers, experiment.run_prefix(run, dataset))
     records = stored_records(storage, dataset, tasks)
     quality = [
         {"generator": t.generator, **json.loads(storage.read(f"{prefix}/{t.id}.json"))}
@@ -319,6 +340,16 @@ class Scorer:
 
     def run(self, task: Task) -> str:
         """Train, judge, write the record; returns its id."""
+        recogniser = task.training.recogniser
+        with (
+            units.unit("recogniser", task.name),
+            telemetry.timed("recogniser_seconds", recogniser=recogniser),
+        ):
+            self._run(task)
+        telemetry.count("recognisers_trained", recogniser=recogniser)
+        return task.id
+
+    def _run(self, task: Task) -> None:
         from motionsynth.protocol import BedTensors, score_arm
         from motionsynth.quality import quality_report
         from storage.dataset import read_dataset
@@ -336,35 +367,42 @@ class Scorer:
         else:
             record = score_arm(bed, task.arm, task.training, task.seed, clips, task.per_class).to_dict()
         self.storage.write(f"{self.prefix}/{task.id}.json", json.dumps(cli.plain(record)).encode())
-        return task.id
+
+
+def pool_size(connection: Connection, tasks: int, workers: int = 0) -> int:
+    """Number of workers (default: one per core), at most one per task; checked against what Ray has."""
+    room = min(cores(), int(connection.cpus)) if connection.address == "local" else int(connection.cpus)
+    workers = min(workers or room, tasks)
+    logger.info(plan_resources(actors=workers, cpus_per_actor=1, tasks=0, cpus=connection.cpus))
+    return workers
 
 
 def _run_all(
-    storage: Storage, dataset: str, prefix: str, todo: list[Task], connection: Connection, workers: int
-) -> None:
+    storage: Storage, dataset: str, prefix: str, todo: list[Task], connection: Connection, workers: int, folder: str
+) -> None:  # fmt: skip
     import ray
     from ray.exceptions import RayActorError
 
-    room = min(cores(), int(connection.cpus)) if connection.address == "local" else int(connection.cpus)
-    workers = min(workers or room, len(todo))
-    logger.info(plan_resources(actors=workers, cpus_per_actor=1, tasks=0, cpus=connection.cpus))
+    workers = pool_size(connection, len(todo), workers)
     actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=MAX_RETRIES)(Scorer)
     pool: list[Any] = [actor.remote(storage, dataset, prefix) for _ in range(workers)]
     # Neighbours in the list share a bed, so each actor converts few of them.
     waiting, failed, lost = list(todo), [], 0
     running: dict[Any, tuple[Any, Task]] = {}
-    with Progress("score", len(todo), "recognisers") as progress:
+    board = Board(storage, folder, "score")
+    with Progress("score", len(todo), "recognisers", at_once=workers, board=board) as progress:
         while waiting or running:
             busy = [w for w, _ in running.values()]
             for worker in [w for w in pool if w not in busy][: len(waiting)]:
                 task = waiting.pop(0)
                 running[worker.run.remote(task)] = (worker, task)
+            progress.hold({task.name: task.kind for _, task in running.values()})
             done, _ = ray.wait(list(running))
             for ref in done:
                 worker, task = running.pop(ref)
                 try:
                     ray.get(ref)
-                    progress.advance(1)
+                    progress.advance(1, task.kind)
                 except RayActorError as e:
                     # Ray's own retries are spent, and every further task of this actor would fail at once.
                     lost += 1
@@ -372,12 +410,14 @@ def _run_all(
                         failed.append(
                             f"{lost} workers were lost, the last one with: {str(e).splitlines()[0]}"
                         )
+                        progress.fail(task.name, failed[-1], task.kind)
                         continue
                     ray.kill(worker)
                     pool[pool.index(worker)] = actor.remote(storage, dataset, prefix)
                     waiting.insert(0, task)
                 except Exception as e:
                     failed.append(cli.last_line(e))
+                    progress.fail(task.name, failed[-1], task.kind)
     for worker in pool:
         ray.kill(worker)
     if failed:

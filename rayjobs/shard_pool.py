@@ -11,6 +11,7 @@ import dataclasses
 import json
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from cluster.connect import Connection, cores, plan_resources
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet
 from motionsynth.skeleton import Skeleton
+from rayjobs import telemetry, units
 from rayjobs.progress import Progress
 from storage import Storage
 from storage.checkpoints import checkpoint_digest, load_checkpoint, read_config
@@ -63,6 +65,11 @@ class Shard:
     def key(self) -> tuple[str, int]:
         """What tells it from every other shard."""
         return self.prefix, self.spec.index
+
+    @property
+    def name(self) -> str:
+        """Its object's key."""
+        return f"{self.prefix}/{key_of(self.spec)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +134,7 @@ def make_shards(
     from ray.exceptions import RayError
 
     env = storage.worker_env()
+    size = pool.size(len(todo))
     rows = [{"at": i, "prefix": s.prefix, "spec": json.dumps(s.spec.to_dict())} for i, s in enumerate(todo)]
     with warnings.catch_warnings():
         # Ray 2.60 announces the end of free remote arguments for 2.64, without another way to bound retries yet.
@@ -138,23 +146,32 @@ def make_shards(
             batch_format="numpy",
             num_cpus=pool.cpus_per_actor,
             num_gpus=pool.gpus_per_actor or None,
-            compute=ray.data.ActorPoolStrategy(size=pool.size(len(todo))),
+            compute=ray.data.ActorPoolStrategy(size=size),
             runtime_env={"env_vars": env} if env else None,
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RETRIES,
         )
     records: dict[tuple[str, int], ShardRecord] = {}
     errors: list[str] = []
+    left = Counter(shard.prefix for shard in todo)
+    # Clips of one generator take about as long as each other; they lie under .../GENERATOR/synthetic.
+    kinds = {prefix: prefix.split("/")[-2] if "/" in prefix else "" for prefix in left}
+    progress.hold(kinds)
     try:
         for row in made.iter_rows():
             result = json.loads(row["result"])
+            shard = todo[result["at"]]
+            left[shard.prefix] -= 1
+            if not left[shard.prefix]:
+                progress.hold({prefix: kind for prefix, kind in kinds.items() if left[prefix]})
             if result["error"]:
                 errors.append(result["error"])
-                logger.error("%s", result["error"])
+                logger.error("%s", result["error"], extra={"shard": shard.name})
+                progress.fail(shard.name, result["error"], kinds[shard.prefix])
             else:
                 record = ShardRecord.from_dict(result["record"])
-                records[todo[result["at"]].key] = record
-                progress.advance(record.rows)
+                records[shard.key] = record
+                progress.advance(record.rows, kinds[shard.prefix])
     except RayError as e:
         errors.append(f"a worker was lost {MAX_RETRIES + 1} times over the same shard ({_first_line(e)})")
     return records, errors
@@ -220,8 +237,12 @@ class ShardWriter:
     def attempt(self, prefix: str, spec: ShardSpec) -> tuple[ShardRecord | None, str]:
         """Write one shard: its record, or None and a sentence for what went wrong."""
         try:
-            return self.write(prefix, spec), ""
+            with units.unit("shard", f"{prefix}/{key_of(spec)}"), telemetry.timed("shard_seconds"):
+                record = self.write(prefix, spec)
+            telemetry.shard_made(record.rows, record.bytes)
+            return record, ""
         except Exception as e:
+            telemetry.count("shards_failed")
             # Listed by the driver; the other shards go on. Ray itself retries when the process dies.
             logger.debug("shard %s", key_of(spec), exc_info=True)
             said = e if isinstance(e, InputError) else f"{type(e).__name__}: {e}"

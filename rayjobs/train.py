@@ -23,7 +23,8 @@ from cluster.connect import Connection, cores, plan_resources
 from motionsynth.beds import BedSpec
 from motionsynth.errors import InputError
 from motionsynth.recipes import Recipe, with_clips_seen
-from rayjobs import cli, experiment
+from rayjobs import cli, experiment, telemetry, units
+from rayjobs.board import Board
 from rayjobs.progress import Progress
 from storage import Storage
 from storage.checkpoints import (
@@ -183,22 +184,29 @@ def _refuse_other_settings(
                 )
 
 
-def _run_all(
-    storage: Storage, dataset: str, run: str, todo: list[tuple[Recipe, BedSpec]], connection: Connection, workers: int,
-    gpus_per_worker: float,
-) -> None:  # fmt: skip
-    import ray
-
+def trainings_at_once(connection: Connection, trainings: int, workers: int, gpus_per_worker: float) -> int:
+    """Trainings that run side by side; checked against what Ray has."""
     room = min(cores(), int(connection.cpus)) if connection.address == "local" else int(connection.cpus)
     if gpus_per_worker:
         room = int(connection.gpus / gpus_per_worker)
-    at_once = max(1, min(len(todo), room // max(workers, 1)))
+    at_once = max(1, min(trainings, room // max(workers, 1)))
+    # Train's controllers and drivers, and the actor that counts steps, hold no CPU.
     logger.info(
         plan_resources(
             actors=at_once * workers, cpus_per_actor=1, gpus_per_actor=gpus_per_worker, tasks=0, cpus=connection.cpus,
             gpus=connection.gpus,
         )
     )  # fmt: skip
+    return at_once
+
+
+def _run_all(
+    storage: Storage, dataset: str, run: str, todo: list[tuple[Recipe, BedSpec]], connection: Connection, workers: int,
+    gpus_per_worker: float,
+) -> None:  # fmt: skip
+    import ray
+
+    at_once = trainings_at_once(connection, len(todo), workers, gpus_per_worker)
     names = ", ".join(dict.fromkeys(recipe.generator for recipe, _ in todo))
     print(
         f"training {names} on {len(todo)} draws, {at_once} at a time, {workers} workers each",
@@ -211,13 +219,15 @@ def _run_all(
     waiting = list(todo)
     running: dict[Any, tuple[str, str]] = {}
     failed = []
-    with Progress("train", total, "steps") as progress:
+    board = Board(storage, experiment.run_prefix(run, dataset), "train")
+    with Progress("train", total, "steps", at_once=at_once, board=board) as progress:
         try:
             while waiting or running:
                 while waiting and len(running) < at_once:
                     recipe, bed = waiting.pop(0)
                     ref = fit_one.remote(storage, dataset, run, recipe, bed, workers, gpus_per_worker, steps)
                     running[ref] = (recipe.generator, bed.key)
+                progress.hold({f"{generator} on {key}": "" for generator, key in running.values()})
                 done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
                 for ref in done:
                     generator, key = running.pop(ref)
@@ -226,12 +236,14 @@ def _run_all(
                     except Exception as e:
                         cause = [line for line in str(e).splitlines() if line.strip()]
                         failed.append(f"{generator} on {key}: {cause[-1] if cause else type(e).__name__}")
+                        progress.fail(f"{generator} on {key}", failed[-1])
                 known: Any = ray.get(steps.all.remote())
                 now = sum(known.values())
                 if now > progress.done:
                     progress.advance(now - progress.done)
         except KeyboardInterrupt:
-            _await_checkpoints(running, steps)
+            if not progress.stalled:
+                _await_checkpoints(running, steps)
             raise
     if failed:
         raise cli.JobError("Trainings failed; the others are kept:\n" + "\n".join(f"  {f}" for f in failed))
@@ -365,6 +377,14 @@ def run_loop(
         until: Step at which this training counts as finished (0: its last).
         start: Prefix of a checkpoint from which a training without one of its own goes on.
     """
+    with units.unit("training", f"{recipe.generator} on {bed.key}"):
+        _run_loop(storage, dataset, run, recipe, bed, rank, world, device, tell, until, start)
+
+
+def _run_loop(
+    storage: Storage, dataset: str, run: str, recipe: Recipe, bed: BedSpec, rank: int, world: int, device: Any,
+    tell: Any, until: int, start: str,
+) -> None:  # fmt: skip
     import torch
 
     from motionsynth.generators import build_generator, fit_context
@@ -383,6 +403,7 @@ def run_loop(
         logger.info("%s goes on from step %d.", bed.key, trainer.step)
     board = _Board(storage, prefix, trainer.step) if rank == 0 else None
     data = experiment.data_digest(storage, dataset)
+    counted = trainer.step
     for r in fit(trainer, until):
         if board is not None:
             board.add(r.step, r.metrics)
@@ -399,6 +420,8 @@ def run_loop(
             tensors = trainer.averaged_generator().state_dict()
             save_checkpoint(storage, step_prefix(f"{prefix}/checkpoints", r.step), tensors, config, r.state())
             _drop_old(storage, f"{prefix}/checkpoints")
+            telemetry.count("training_steps", r.step - counted, generator=recipe.generator)
+            counted = r.step
         if tell is not None:
             tell({"step": r.step, **r.metrics})
 

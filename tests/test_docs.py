@@ -30,7 +30,7 @@ def test_every_command_is_understood(
     if "..." in arguments or not hasattr(found, "Options"):
         return  # abbreviated, or no verb: that it exists is all there is to see
     monkeypatch.chdir(tmp_path)
-    cli._parse(found.Options, arguments)
+    cli.parse(found.Options, arguments)
 
 
 def test_links_lead_somewhere() -> None:
@@ -52,7 +52,7 @@ def run(command: Command, recipe: str = "debug") -> None:
     module, arguments = command.ours
     arguments = [recipe if a == "demo" else a for a in arguments]
     found = import_module(module)
-    found.verb(cli._parse(found.Options, arguments))
+    found.verb(cli.parse(found.Options, arguments))
 
 
 @pytest.mark.slow

@@ -38,8 +38,8 @@ def command(storage: Path, *more: str) -> list[str]:
 
 
 def stored(storage: Storage) -> dict[str, str]:
-    """Every object but tables and report, which are written anew on each run."""
-    written = ("/score-", "/report-")
+    """Every object but tables, report and what running jobs say, which are written anew on each run."""
+    written = ("/score-", "/report-", "/progress-")
     return {o.key: storage.digest(o.key) for o in storage.list() if not any(w in o.key for w in written)}
 
 

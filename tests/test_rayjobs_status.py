@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 
 from motionsynth.generators import SampleRequest
 from motionsynth.motion import Motion, MotionSet
+from rayjobs.board import Board, common_folder, read_board
 from rayjobs.generate import claim
+from rayjobs.gpus import parse
+from rayjobs.progress import Progress
 from rayjobs.status import report, status
 from storage import Storage
 from storage.checkpoints import save_checkpoint
@@ -38,6 +42,7 @@ def test_status_follows_a_run(storage_uri: str, tiny_set: MotionSet, capsys) -> 
         "checkpoints": [],
         "generated": [],
         "refined": [],
+        "jobs": [],
         "files": {},
         "bytes": 0,
     }
@@ -65,7 +70,9 @@ def test_status_follows_a_run(storage_uri: str, tiny_set: MotionSet, capsys) -> 
     assert now["checkpoints"] == [
         {"prefix": "runs/r/train/step-000000010", "state": "done", "digest": digest}
     ]
-    half = {"shards": 3, "shards_done": 2, "clips": 7, "clips_done": 6}
+    half = {
+        "shards": 3, "shards_done": 2, "shards_failed": {}, "shards_left": 1, "clips": 7, "clips_done": 6,
+    }  # fmt: skip
     assert now["generated"] == [{"prefix": "runs/r/synthetic", "state": "unfinished", **half}]
     assert now["files"] == {"synthetic": 3, "train": 2}
     report(now)
@@ -77,6 +84,53 @@ def test_status_follows_a_run(storage_uri: str, tiny_set: MotionSet, capsys) -> 
     # A manifest over a request that is not whole can only come from a shard lost afterwards.
     assert status(storage, "r")["generated"][0]["state"] == "damaged"
     assert status(storage, "other")["generated"] == []
+
+
+def test_failures_rate_and_silence_come_from_what_the_job_wrote(tmp_path: Path, capsys) -> None:
+    storage = Storage(tmp_path)
+    request = GenerationRequest(checkpoint="c", checkpoint_digest="d", counts={0: 4, 1: 3}, shard_size=3)
+    claim(storage, "runs/r/synthetic", request)
+    gone, name = (f"runs/r/synthetic/{key_of(spec)}" for spec in plan(request)[:2])
+    storage.write(gone, b"made since")
+    board = Board(storage, common_folder(["runs/r/synthetic"]), "generate")
+    with Progress("generate", 7, "clips", board=board) as progress:
+        progress.advance(2)
+        progress.fail(gone, f"{gone}: OSError: no room")
+        progress.fail(name, f"{name}: OSError: no room")
+    now = status(storage, "r")
+    (job,) = now["jobs"]
+    assert job["file"] == "runs/r/synthetic/progress-generate.json" and job["rate"] > 0
+    assert (job["state"], job["done"], job["total"], job["failures"]) == ("failed", 2, 7, 2)
+    (made,) = now["generated"]
+    assert made["shards_failed"] == {name: f"{name}: OSError: no room"}  # the other one exists by now
+    assert (made["shards_done"], made["shards_left"]) == (1, 2) and now["files"] == {"synthetic": 2}
+    report(now)
+    said = capsys.readouterr().out
+    assert "1 of 3 shards, 1 failed" in said and f"{key_of(plan(request)[1])}: OSError: no room" in said
+
+    written = json.loads(storage.read(job["file"])) | {"state": "running"}
+    storage.write(job["file"], json.dumps(written).encode())
+    assert read_board(storage, job["file"], written["written"] + 5)["state"] == "running"
+    storage.write(job["file"], json.dumps(written | {"written": written["written"] - 3600}).encode())
+    report(status(storage, "r"))
+    assert "it seems dead: silent for 36" in capsys.readouterr().out
+
+
+def test_storage_that_fails_harms_no_job(tmp_path: Path, caplog) -> None:
+    (tmp_path / "runs").write_text("a file where the folder is to be")
+    with Progress("score", 1, "x", board=Board(Storage(tmp_path), "runs/r", "score")) as progress:
+        progress.advance(1)
+    assert "Progress cannot be written" in caplog.text
+
+
+def test_gpus_as_nvidia_smi_prints_them() -> None:
+    text = "0, NVIDIA H100 80GB HBM3, 97, 1024, 81559\n1, NVIDIA A100, [N/A], 3, 40960\n\nnot a gpu\n"
+    first, second = parse(text)
+    assert first == {
+        "index": 0, "name": "NVIDIA H100 80GB HBM3", "utilisation_percent": 97, "memory_used_mib": 1024,
+        "memory_mib": 81559,
+    }  # fmt: skip
+    assert second["utilisation_percent"] is None
 
 
 def test_a_damaged_checkpoint_is_said_not_raised(tmp_path: Path) -> None:

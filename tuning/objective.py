@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -246,41 +246,22 @@ def trial_seconds(job: Job) -> dict[str, float]:
     """
     import torch
 
-    from motionsynth.generators import build_generator, fit_context
     from motionsynth.protocol import BedTensors
-    from motionsynth.recognition import train_recogniser
-    from motionsynth.training import Trainer
+    from rayjobs import calibrate
 
     if job.gpu and not torch.cuda.is_available():
         return {}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     recipe = job.recipe
     spec: BedSpec = recipe.beds[0]
     bed = experiment.load_bed(job.storage, job.dataset, spec)
-    context = fit_context(bed.train, bed.rare if spec.scarcity != "full" else ())
-    device = torch.device("cuda" if job.gpu else "cpu")
-    generator = build_generator(recipe.generator, recipe.generator_config, context).to(device)
-    trainer = Trainer(generator, bed.train, recipe.training, seed=0)
-    trainer.advance()
-    began = time.perf_counter()
-    for _ in range(CALIBRATION_STEPS):
-        trainer.advance()
-    per_step = (time.perf_counter() - began) / CALIBRATION_STEPS
+    cost, _ = calibrate.training(recipe, bed, "cuda" if job.gpu else "cpu")
     tensors = BedTensors.of(bed)
-    judging = 0.0
-    for plan in recipe.scores:
-        few = replace(plan.training, steps=CALIBRATION_STEPS)
-        began = time.perf_counter()
-        train_recogniser(tensors.train, tensors.info, bed.train.class_names, few, 0)
-        per = (time.perf_counter() - began) / CALIBRATION_STEPS
-        judging += per * plan.training.steps * plan.seeds
-    torch.set_num_threads(threads)
+    judging = sum(
+        calibrate.recogniser(plan.training, tensors).seconds(plan.training.steps) * plan.seeds
+        for plan in recipe.scores
+    )
     beds = len(recipe.beds)
     return {
-        "train": per_step * _steps(recipe, 1.0) * beds,
+        "train": cost.seconds(_steps(recipe, 1.0)) * beds,
         "score": judging * beds * len(job.rungs),
     }
-
-
-CALIBRATION_STEPS = 4

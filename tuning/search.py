@@ -29,6 +29,7 @@ from motionsynth.errors import InputError
 from motionsynth.recipe_files import recipe_to_dict
 from motionsynth.recipes import get_recipe
 from rayjobs import cli, experiment, score, train
+from rayjobs.progress import Progress
 from storage import ConflictError, Storage
 from storage.header import canonical_json
 from storage.revision import git_revision
@@ -277,7 +278,8 @@ def _search(options: Options, storage: Storage, job: Job, axes: Sequence[Axis], 
     strategy = _strategy(options, job, axes, records, list(planned.values()), at_once)
     again = options.algorithm == "pbt"
     left = options.trials - (0 if again else sum(r["ended"] for r in records))
-    results = tune.Tuner(
+    progress = Progress("search", options.trials, "trials", done=options.trials - left, at_once=at_once)
+    tuner = tune.Tuner(
         tune.with_resources(
             make_trainable(job, axes), {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial}
         ),
@@ -288,9 +290,11 @@ def _search(options: Options, storage: Storage, job: Job, axes: Sequence[Axis], 
         run_config=tune.RunConfig(
             name=f"{time.time():.0f}", storage_path=root, storage_filesystem=filesystem, verbose=0,
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[Recorder(storage, options.run, axes, planned, options.trials, options.minutes)],
+            callbacks=[Recorder(storage, options.run, axes, planned, options.trials, options.minutes, progress)],
         ),
-    ).fit()  # fmt: skip
+    )  # fmt: skip
+    with progress:
+        results = tuner.fit()
     if results.num_errors:
         listed = "\n".join(f"  {said}" for said in sorted({cli.last_line(e) for e in results.errors}))
         raise cli.JobError(

@@ -20,6 +20,8 @@ from ray.tune.schedulers import ASHAScheduler
 
 from motionsynth.errors import InputError
 from rayjobs import cli
+from rayjobs.progress import Progress
+from rayjobs.units import unit
 from storage import Storage
 from tuning.objective import Job, Segment, evaluate
 from tuning.space import Axis
@@ -67,6 +69,12 @@ def make_trainable(job: Job, axes: Sequence[Axis]) -> Callable[[Mapping[str, flo
     """What Tune calls with a trial's positions, in a worker."""
 
     def trial(config: Mapping[str, float]) -> None:
+        from ray import tune
+
+        with unit("trial", tune.get_context().get_trial_id() or ""):
+            run(config)
+
+    def run(config: Mapping[str, float]) -> None:
         import torch
         from ray import tune
 
@@ -110,6 +118,7 @@ class Recorder(Callback):
         planned: Positions of trials whose numbers are known; the others take the next free ones.
         trials: How many there are to be.
         minutes: After so long Tune stops what runs; those trials are not ended. 0: never.
+        progress: Hears of every trial that ends or is judged.
     """
 
     def __init__(
@@ -120,7 +129,9 @@ class Recorder(Callback):
         planned: Mapping[int, Mapping[str, float]],
         trials: int,
         minutes: float = 0.0,
+        progress: Progress | None = None,
     ) -> None:
+        self.progress = progress
         self.storage, self.name, self.axes, self.trials = storage, name, tuple(axes), trials
         self.planned = dict(planned)
         self.records = {r["number"]: r for r in load_records(storage, name)}
@@ -146,6 +157,7 @@ class Recorder(Callback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Add a rung."""
+        self._heard(0)
         record = self._record(trial)
         if result.get("error"):
             return self._write(record | {"error": result["error"]})
@@ -161,11 +173,16 @@ class Recorder(Callback):
         if not record["error"] and (not rungs or (rungs[-1]["fraction"] < 1 and time.time() > self.stop_at)):
             return
         self._write(record | {"ended": True})
+        self._heard(1)
         print(self._line(record), flush=True)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Note what went wrong; the trial is not ended, so that the same command tries it again."""
         self._write(self._record(trial) | {"error": f"its process failed {trial.num_failures} times"})
+
+    def _heard(self, ended: int) -> None:
+        if self.progress:
+            self.progress.advance(ended)
 
     def _line(self, record: Mapping[str, Any]) -> str:
         ended = [r for r in self.records.values() if r["ended"]]
