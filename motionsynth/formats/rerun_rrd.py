@@ -33,7 +33,7 @@ def rrd_bytes(motion: Motion, skeleton: Skeleton) -> bytes:
             f"Clip '{motion.sample_id}' has {x.shape[2]} joints; skeleton '{skeleton.name}' has {skeleton.num_joints}."
         )
     name = uuid.uuid5(uuid.NAMESPACE_URL, f"motionsynth/{motion.dataset}/{motion.sample_id}")
-    recording = rr.RecordingStream("motionsynth", recording_id=name)
+    recording = rr.RecordingStream("motionsynth", recording_id=name, send_properties=False)
     memory = recording.memory_recording()
     recording.log("/", rr.ViewCoordinates.RIGHT_HAND_Y_UP, static=True)
     about = f"{motion.label_name} ({motion.source}, {motion.dataset}, {motion.sample_id})"
