@@ -21,9 +21,10 @@ def file_name(sample_id: str, taken: Container[str] = ()) -> str:
         sample_id: Any text.
         taken: Names that are in use, in lower case: some file systems do not tell a from A.
     """
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", sample_id)[:LONGEST].strip(".")
-    plain = name == sample_id and not name.startswith("-") and not _DEVICES.fullmatch(name)
-    if plain and name.lower() not in taken:
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", sample_id)[:LONGEST].lstrip(".-").rstrip(".")
+    if _DEVICES.fullmatch(name):
+        name = f"_{name}"
+    if name and name == sample_id and name.lower() not in taken:
         return name
     digest = hashlib.sha256(sample_id.encode(errors="surrogatepass")).hexdigest()[:12]
-    return f"{name.lstrip('-') or 'clip'}~{digest}"
+    return f"{name or 'clip'}~{digest}"

@@ -94,7 +94,7 @@ def test_pyskl_comes_back_with_its_split(store: Storage, tmp_path: Path) -> None
     motions, splits = pyskl_motions(tmp_path / "out" / "clips.pkl", get_skeleton("kinect20"))
     before = {m.sample_id: m for m in odd().motions}
     assert all(np.array_equal(m.positions, before[m.sample_id].positions) for m in motions.motions)
-    assert [s.name for s in splits] == ["cross_subject"] and len(splits[0].test) == 6
+    assert [s.name for s in splits] == ["cross_subject"] and len(splits[0].test) == 5
     assert motions.class_names == odd().class_names
 
 

@@ -130,8 +130,8 @@ def axis_angle(r: np.ndarray) -> np.ndarray:
     sine = np.linalg.norm(skew, axis=-1) / 2
     cosine = (np.trace(r, axis1=-2, axis2=-1) - 1) / 2
     angle = np.arctan2(sine, cosine)
-    # Near half a turn the skew part vanishes: the axis is then the longest column of r + 1.
-    column = r + np.eye(3)
+    # Near half a turn the skew part vanishes: there the axis is a column of its own outer product, up to its sign.
+    column = (r + np.swapaxes(r, -1, -2)) / 2 - cosine[..., None, None] * np.eye(3)
     longest = np.argmax(np.linalg.norm(column, axis=-2), -1)
     half = np.take_along_axis(column, longest[..., None, None], -1)[..., 0]
     sign = np.where(np.einsum("...i,...i->...", half, skew) < 0, -1.0, 1.0)
