@@ -247,9 +247,10 @@ def _row(file: str, m: Motion, person: int) -> dict[str, Any]:
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=("file", "person", *FIELDS), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    columns = ("file", "person", *FIELDS)
+    writer.writerow(columns)
+    writer.writerows([row[c] for c in columns] for row in rows)
     return text.getvalue().encode(errors="backslashreplace")
 
 

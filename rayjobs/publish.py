@@ -22,7 +22,7 @@ from motionsynth.terms import Grant, grant, known_source
 from rayjobs import cli
 from rayjobs.locate import locate_checkpoint, locate_data
 from storage import Storage
-from storage.cards import About, Making
+from storage.card_parts import About, Making
 from storage.checkpoints import read_config
 from storage.facts import Facts, read_facts
 from storage.publish import makings_of, publish_checkpoint, publish_dataset

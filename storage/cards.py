@@ -6,28 +6,32 @@ is YAML, so the front matter needs no library.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import Template
 from typing import Any
 
-from motionsynth.beds import BedSpec
 from motionsynth.skeleton import Skeleton
 from motionsynth.terms import Grant
+from storage.card_parts import (
+    About,
+    Making,
+    bullets,
+    cite,
+    hub_licence,
+    line,
+    making_part,
+    many,
+    scores_part,
+    skeleton_part,
+    source_biases,
+    sources_part,
+    table,
+    yaml,
+)
 from storage.croissant import MEANING
 from storage.facts import Facts
 
-SOFTWARE = (
-    "The motionsynth authors: motionsynth, synthetic human motion that makes rare actions recognisable."
-)
-_HUB_LICENCES = {"PDDL-1.0": "pddl", "ODC-By-1.0": "odc-by", "ODbL-1.0": "odbl"}
-"""Licences that the hub spells otherwise than in lower case."""
-_HUB_KNOWN = {
-    "apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
-    "cc-by-nd-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "gpl-3.0", "cdla-permissive-1.0", "cdla-permissive-2.0",
-    "cdla-sharing-1.0", "pddl", "odc-by", "odbl",
-}  # fmt: skip
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -46,45 +50,6 @@ class Config:
     note: str
     splits: Mapping[str, Sequence[str]]
     clips: Mapping[str, int]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Making:
-    """How clips were made.
-
-    Attributes:
-        checkpoint: Prefix of the checkpoint.
-        digest: Of the checkpoint.
-        config: Its config; None where it lies no longer there or is another one now.
-        request: What was asked of it; None for a checkpoint itself.
-    """
-
-    checkpoint: str
-    digest: str
-    config: Mapping[str, Any] | None
-    request: Mapping[str, Any] | None = None
-
-    @property
-    def trained_on(self) -> int:
-        """Real clips that the generator was trained on; 0 where that is not known."""
-        return sum(map(len, (self.config or {}).get("context", {}).get("clips", ())))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class About:
-    """What the publisher says.
-
-    Attributes:
-        title: Heading of the card.
-        version: Of the dataset or model.
-        url: Where it will lie; "".
-        date: Of publication; "".
-    """
-
-    title: str
-    version: str = "1.0.0"
-    url: str = ""
-    date: str = ""
 
 
 _DATASET = Template("""\
@@ -230,27 +195,27 @@ def dataset_card(
         "configs": [_front_config(c, default=i == 0) for i, c in enumerate(configs)],
     }
     return _DATASET.substitute(
-        front=_yaml(front),
-        title=_line(about.title),
+        front=yaml(front),
+        title=line(about.title),
         summary=summary(facts),
-        glance=_table(_glance(facts)),
+        glance=table(_glance(facts)),
         config=configs[0].name,
         config_splits=", ".join(f"{n} with {configs[0].clips[n]:,} clips" for n in configs[0].splits),
-        configs=_table(
+        configs=table(
             [(f"`{c.name}`", ", ".join(f"{s} {c.clips[s]:,}" for s in c.splits), c.note) for c in configs]
         ),
-        columns=_table([(f"`{k}`", v) for k, v in MEANING.items()]),
-        skeleton=_skeleton(facts.header.skeleton),
-        classes=_table(
+        columns=table([(f"`{k}`", v) for k, v in MEANING.items()]),
+        skeleton=skeleton_part(facts.header.skeleton),
+        classes=table(
             [
                 (i, name, facts.real.get(i, 0), facts.people.get(i, 0), facts.synthetic.get(i, 0))
                 for i, name in enumerate(facts.header.class_names)
             ]
         ),
-        making=_making(makings),
-        sources=_sources(grant),
-        biases=_bullets(biases(facts, grant, makings)),
-        scores=_scores(scores, facts.num_synthetic > 0),
+        making=making_part(makings),
+        sources=sources_part(grant),
+        biases=bullets(biases(facts, grant, makings)),
+        scores=scores_part(scores, facts.num_synthetic > 0),
         cite=cite(grant, about),
     )
 
@@ -282,14 +247,14 @@ def model_card(
     about_people = [
         f"It was trained on {making.trained_on:,} real clips, whose names stand in `config.json`, and imitates the "
         "people in them.",
-        *_source_biases(grant),
+        *source_biases(grant),
         f"Smallest class in training: {min((n for n in counts if n), default=0)} clips; it will vary little.",
     ]
     return _MODEL.substitute(
-        front=_yaml(front),
-        title=_line(about.title),
+        front=yaml(front),
+        title=line(about.title),
         generator=config["generator"],
-        glance=_table(
+        glance=table(
             [
                 ("skeleton", f"{context['skeleton']['name']}, {len(context['skeleton']['joints'])} joints"),
                 ("frames per second", f"{context['fps']:g}"),
@@ -298,13 +263,13 @@ def model_card(
                 ("digest", f"`{making.digest}`"),
             ]
         ),
-        skeleton=_skeleton(Skeleton.from_dict(context["skeleton"])),
-        classes="| label | name | training clips | |\n|---|---|---|---|\n" + _table(classes),
-        making=_making([making]),
+        skeleton=skeleton_part(Skeleton.from_dict(context["skeleton"])),
+        classes="| label | name | training clips | |\n|---|---|---|---|\n" + table(classes),
+        making=making_part([making]),
         carries=holds,
-        sources=_sources(grant),
-        biases=_bullets(about_people),
-        scores=_scores(scores, True),
+        sources=sources_part(grant),
+        biases=bullets(about_people),
+        scores=scores_part(scores, True),
         cite=cite(grant, about),
     )
 
@@ -315,7 +280,7 @@ def summary(facts: Facts) -> str:
     parts = []
     if real:
         people, views = len(facts.subjects), len(facts.views)
-        parts.append(f"{real:,} recorded clips ({_many(people, 'subject')}, {_many(views, 'view')})")
+        parts.append(f"{real:,} recorded clips ({many(people, 'subject')}, {many(views, 'view')})")
     if made:
         parts.append(f"{made:,} synthetic clips")
     note = f" {header.extra['note']}" if header.extra.get("note") else ""
@@ -323,7 +288,7 @@ def summary(facts: Facts) -> str:
         note += " Synthetic clips were made by a neural generator; nobody performed them."
     classes = sum(1 for i in range(len(header.class_names)) if facts.real.get(i) or facts.synthetic.get(i))
     return (
-        f"Human motion as joint positions: {' and '.join(parts)} of {_many(classes, 'class')}, {facts.hours:.2f} hours "
+        f"Human motion as joint positions: {' and '.join(parts)} of {many(classes, 'class')}, {facts.hours:.2f} hours "
         f"in all.{note}"
     )
 
@@ -333,10 +298,10 @@ def biases(facts: Facts, grant: Grant, makings: Sequence[Making]) -> list[str]:
     out = []
     if facts.num_real:
         out.append(
-            f"The real clips show {_many(len(facts.subjects), 'subject')} from {_many(len(facts.views), 'view')}; age, "
+            f"The real clips show {many(len(facts.subjects), 'subject')} from {many(len(facts.views), 'view')}; age, "
             "sex, health and body size are not recorded, so nobody can say for whom this is representative."
         )
-    out += _source_biases(grant)
+    out += source_biases(grant)
     if facts.num_synthetic:
         trained = ", ".join(str(m.trained_on) for m in makings if m.trained_on)
         if facts.parents:
@@ -365,35 +330,10 @@ def biases(facts: Facts, grant: Grant, makings: Sequence[Making]) -> list[str]:
     return out
 
 
-def cite(grant: Grant, about: About) -> str:
-    """What to cite, as lines."""
-    where = f" {about.url}" if about.url else ""
-    when = f" {about.date}." if about.date else ""
-    lines = [f"{about.title}, version {about.version}.{when}{where}", SOFTWARE]
-    return _bullets([*lines, *(info.citation for info in grant.sources)])
-
-
-def hub_licence(grant: Grant) -> dict[str, str]:
-    """The front matter's `license` and what explains it."""
-    if not grant.licence:
-        return {"license": "unknown"}
-    name = _HUB_LICENCES.get(grant.licence, grant.licence.lower())
-    return {"license": name} if name in _HUB_KNOWN else {"license": "other", "license_name": name}
-
-
-def licence_address(grant: Grant) -> str:
-    """Where the licence stands, or the sentence that says there is none."""
-    if not grant.licence:
-        terms = " ".join(i.terms for i in grant.sources)
-        return f'No licence. Terms of the sources: {terms} The publisher says: "{grant.right}"'
-    simple = " " not in grant.licence and not grant.licence.startswith("LicenseRef-")
-    return f"https://spdx.org/licenses/{grant.licence}.html" if simple else grant.licence
-
-
 def _glance(facts: Facts) -> list[tuple[str, Any]]:
     low, mean, high = facts.frames
     skeleton, rows = facts.header.skeleton, facts.manifest.rows
-    persons = ", ".join(f"{_many(m, 'person')} in {n:,} clips" for m, n in facts.persons.items())
+    persons = ", ".join(f"{many(m, 'person')} in {n:,} clips" for m, n in facts.persons.items())
     return [
         ("clips", f"{rows:,} ({facts.num_real:,} real, {facts.num_synthetic:,} synthetic)"),
         ("classes", len(facts.header.class_names)),
@@ -404,97 +344,6 @@ def _glance(facts: Facts) -> list[tuple[str, Any]]:
         ("units and axes", "metres; y up, right-handed; a body that faces +z has its right side at -x"),
         ("made from", f"manifest `{facts.manifest.digest}`"),
     ]
-
-
-def _making(makings: Sequence[Making]) -> str:
-    if not makings:
-        return ""
-    lines = ["", "## How the synthetic clips were made", ""]
-    for m in makings:
-        config, request = m.config, m.request or {}
-        lines.append(f"### `{m.checkpoint}`\n")
-        rows: list[tuple[str, Any]] = [("digest of the checkpoint", f"`{m.digest}`")]
-        if config is None:
-            rows.append(("recipe", "the checkpoint is no longer there, so its settings are not known"))
-        else:
-            rows.append(("generator", f"`{config['generator']}`"))
-            if m.trained_on:
-                rows.append(("trained on", f"{m.trained_on:,} real clips"))
-            if bed := config.get("bed"):
-                spec = BedSpec(**bed)
-                rows.append(
-                    (
-                        "bed",
-                        f"`{spec.key}`: {spec.protocol}, {spec.size}, draw {spec.draw}, seed {spec.seed}, "
-                        f"{spec.split} people held out",
-                    )
-                )
-            rows.append(("code", f"`{config.get('git_revision', 'unknown')}`"))
-        if request:
-            rows.append(("seed of the request", request.get("seed", 0)))
-            rows.append(("request", f"`{json.dumps(request.get('extra', {}), sort_keys=True)}`"))
-        lines.append(f"| | |\n|---|---|\n{_table(rows)}\n")
-        for part in ("generator_config", "training"):
-            if config and part in config:
-                lines.append(
-                    f"`{part}`:\n\n```json\n{json.dumps(config[part], indent=1, sort_keys=True)}\n```\n"
-                )
-    return "\n".join(lines)
-
-
-def _sources(grant: Grant) -> str:
-    lines = [
-        f'**{i.title}** (`{i.name}`). Terms: "{i.terms}" Redistribution: {i.redistribution}.'
-        + (f" Licence: {i.licence}." if i.licence else "")
-        for i in grant.sources
-    ]
-    lines += [f"`{name}`: own data of the publisher." for name in grant.own]
-    lines.append(f"Published under: {grant.licence or 'no licence'}.")
-    if grant.right:
-        lines.append(f'The publisher claims the right to pass this on, in their own words: "{grant.right}"')
-    return _bullets(lines)
-
-
-def _source_biases(grant: Grant) -> list[str]:
-    return [
-        f"`{i.name}` was recorded by {i.sensor}: joints are estimates, wrong where the body hides them from the camera."
-        for i in grant.sources
-    ]
-
-
-def _scores(scores: Sequence[Mapping[str, Any]], synthetic: bool) -> str:
-    if not scores:
-        return (
-            "Whether these synthetic clips help a recogniser was not measured in the storage that they come from."
-            if synthetic
-            else "None: these are real clips."
-        )
-    lines = [
-        "As `rayjobs.score` wrote them, whichever way they came out. A gain counts only against `strong` (real clips, "
-        "augmented), and only where its paired 95 % interval excludes zero. A table pools all draws of its run, of "
-        "which these clips may be one.",
-    ]
-    for s in scores:
-        judged = "the test half" if s["split"] == "test" else "people held out of the training half"
-        size = BedSpec(**s["bed"]).size
-        head = (
-            f"{s['dataset']}, {', '.join(s['protocols'])}, {size}, {_many(s['draws'], 'draw')}; judged by {judged}"
-            f" (code `{s['git_revision']}`)."
-        )
-        if s["split"] == "test":
-            head += f" The test half had been read {_many(s['test_readings'], 'time')}."
-        if s.get("as_published"):
-            head += " Composed as published: synthetic clips and people of the training side also judge."
-        lines.append(f"{head}\n\n```\n{s['text']}\n```")
-    return "\n\n".join(lines)
-
-
-def _skeleton(skeleton: Skeleton) -> str:
-    rows = [
-        (i, name, skeleton.joints[p] if p >= 0 else "")
-        for i, (name, p) in enumerate(zip(skeleton.joints, skeleton.parents, strict=True))
-    ]
-    return f"`{skeleton.name}`, in the order of the joint axis:\n\n| | joint | parent |\n|---|---|---|\n{_table(rows)}"
 
 
 def _front_config(config: Config, default: bool) -> dict[str, Any]:
@@ -509,30 +358,3 @@ def _tags(real: bool, synthetic: bool) -> list[str]:
 
 def _rare(context: Mapping[str, Any], label: int) -> str:
     return "rare" if label in context["rare"] else ""
-
-
-def _yaml(front: Mapping[str, Any]) -> str:
-    lines = []
-    for key, value in front.items():
-        if isinstance(value, list):
-            lines += [f"{key}:", *(f"- {json.dumps(v, ensure_ascii=False)}" for v in value)]
-        else:
-            lines.append(f"{key}: {json.dumps(value, ensure_ascii=False)}")
-    return "\n".join(lines)
-
-
-def _table(rows: Sequence[Sequence[Any]]) -> str:
-    return "\n".join("| " + " | ".join(_line(c).replace("|", "\\|") for c in row) + " |" for row in rows)
-
-
-def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _line(value: Any) -> str:
-    return " ".join(str(value).split())
-
-
-def _many(n: int, what: str) -> str:
-    plural = {"class": "classes", "person": "persons"}.get(what, f"{what}s")
-    return f"{n:,} {what if n == 1 else plural}"

@@ -24,17 +24,8 @@ from typing import Any
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet
 from motionsynth.terms import Grant
-from storage.cards import (
-    About,
-    Config,
-    Making,
-    biases,
-    cite,
-    dataset_card,
-    licence_address,
-    model_card,
-    summary,
-)
+from storage.card_parts import About, Making, cite, licence_address
+from storage.cards import Config, biases, dataset_card, model_card, summary
 from storage.checkpoints import checkpoint_digest, checkpoint_files, read_config
 from storage.croissant import CROISSANT, File, check_croissant, croissant
 from storage.dataset import read_shards

@@ -16,7 +16,7 @@ import pytest
 from motionsynth.motion import MotionSet
 from motionsynth.terms import grant
 from storage import ConflictError, Storage
-from storage.cards import About
+from storage.card_parts import About
 from storage.dataset import read_dataset, verify, write_dataset
 from storage.facts import read_facts
 from storage.header import Header
