@@ -9,7 +9,8 @@ from motionsynth.terms import grant
 from storage.card_parts import About, cite, hub_licence, licence_address, scores_part, table, yaml
 
 SCORE = {
-    "dataset": "d", "protocols": ["cross_subject"], "draws": 3, "split": "test", "test_readings": 2, "git_revision": "abc",
+    "dataset": "d", "protocols": ["cross_subject"], "draws": 3, "split": "test", "test_readings": 2,
+    "git_revision": "abc",
     "bed": {"protocol": "cross_subject", "scarcity": "rare", "shots": 10}, "text": "arm  -0.3 [-2.5, +1.8]",
     "as_published": True,
 }  # fmt: skip
