@@ -137,6 +137,18 @@ def read_config(storage: Storage, prefix: str) -> dict[str, Any]:
     return {k: v for k, v in _read_config(storage.sub(prefix)).items() if k not in _RESERVED}
 
 
+def checkpoint_files(storage: Storage, prefix: str) -> dict[str, bytes]:
+    """The files of a checkpoint without the state of its training: what others need, with the same digest.
+
+    Raises:
+        InputError: as `load_checkpoint`.
+    """
+    at = storage.sub(prefix)
+    whole = _read_config(at)
+    model = _file(at, whole, "model", "safetensors")
+    return {model["name"]: _checked(at, model), CONFIG: canonical_json({**whole, "files": [model]}).encode()}
+
+
 def checkpoint_digest(storage: Storage, prefix: str) -> str:
     """SHA-256 over the model file's digest and the config, `git_revision` and `metrics` apart.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from motionsynth.errors import InputError
-from motionsynth.formats.ctrgcn_npz import read_ctrgcn_npz
+from motionsynth.formats.ctrgcn_npz import NpzClip, ctrgcn_npz_bytes, read_ctrgcn_npz
 
 T = 8
 
@@ -121,3 +121,42 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
     (tmp_path / "broken").write_bytes(bytes(broken))
     with pytest.raises(InputError):
         list(read_ctrgcn_npz(tmp_path / "broken"))
+
+
+def clip(side: str, label: int, persons: int, frames: int, seed: int = 0) -> NpzClip:
+    x = np.random.default_rng(seed).normal(0, 1, (persons, frames, 25, 3)).astype(np.float32)
+    return NpzClip(side=side, index=0, label=label, positions=x)
+
+
+def test_what_is_written_is_read_and_is_as_numpy_reads_it(tmp_path: Path) -> None:
+    clips = [clip("test", 1, 2, 3), clip("train", 0, 1, 5, 1), clip("train", 3, 2, 4, 2)]
+    data = ctrgcn_npz_bytes(clips, num_classes=4)
+    assert data == ctrgcn_npz_bytes(clips, num_classes=4)
+    (tmp_path / "x.npz").write_bytes(data)
+    got = list(read_ctrgcn_npz(tmp_path / "x.npz"))
+    assert [(c.side, c.label) for c in got] == [("train", 0), ("train", 3), ("test", 1)]
+    for a, b in zip(got, [*clips[1:], clips[0]], strict=True):
+        np.testing.assert_array_equal(a.positions, b.positions)
+    with np.load(tmp_path / "x.npz") as f:
+        assert {k: f[k].shape for k in f.files} == {
+            "x_train": (2, 5, 150), "y_train": (2, 4), "x_test": (1, 5, 150), "y_test": (1, 4),
+        }  # fmt: skip
+        assert not f["x_train"][1, 4].any() and f["y_test"].tolist() == [[0, 1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("bad", "given", "sentence"),
+    [
+        (clip("train", 0, 3, 2), {}, "3 persons of 25 joints"),
+        (
+            NpzClip(side="train", index=0, label=0, positions=np.ones((1, 2, 20, 3), np.float32)),
+            {},
+            "of 20 joints",
+        ),
+        (clip("train", 4, 1, 2), {}, "has label 4; the file has 4 classes"),
+        (clip("train", 0, 1, 9), {"frames": 8}, "has 9 frames; the file is to have 8"),
+    ],
+)
+def test_what_does_not_fit_is_not_written(bad: NpzClip, given: dict, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        ctrgcn_npz_bytes([bad], 4, **given)

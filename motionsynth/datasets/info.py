@@ -6,10 +6,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion
 from motionsynth.splits import Split
+
+Redistribution = Literal["allowed", "unstated", "forbidden"]
+"""Whether terms allow motions to be passed on to others; "unstated": they carry no licence that says so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,8 +28,10 @@ class DatasetInfo:
         splits: Official train/test protocols; the first one is the default.
         layout: Which files must lie where under the raw folder.
         citation: The paper to cite.
-        terms: Terms of use, in words.
-        may_redistribute: Whether the terms allow motions to be passed on to others.
+        terms: Terms of use, in words: the sentence that `redistribution` rests on.
+        redistribution: Whether the terms allow motions to be passed on to others (see `motionsynth.terms`).
+        licence: SPDX identifier of the licence, "" where there is none.
+        sensor: What recorded the motions.
         find: Raw folder -> sorted raw files, one per clip. Raises InputError naming the expected files if
             there are none.
         read: One raw file -> one `Motion` with its full identity. Raises InputError when it cannot be read.
@@ -39,13 +45,20 @@ class DatasetInfo:
     layout: str
     citation: str
     terms: str
-    may_redistribute: bool
+    redistribution: Redistribution
+    licence: str = ""
+    sensor: str
     find: Callable[[Path], list[Path]]
     read: Callable[[Path], Motion]
 
     def __post_init__(self) -> None:
         if len(set(self.class_names)) != len(self.class_names):
             raise InputError(f"Dataset '{self.name}' names a class twice; class names must be unique.")
+
+    @property
+    def may_redistribute(self) -> bool:
+        """Whether the terms allow motions to be passed on, as headers of prepared datasets say it."""
+        return self.redistribution == "allowed"
 
     def split(self, name: str) -> Split:
         """An official split by name.

@@ -56,7 +56,8 @@ NTU120 = DatasetInfo(
         "Human Activity Understanding. TPAMI 2019."
     ),
     terms=ntu.TERMS,
-    may_redistribute=False,
+    redistribution="forbidden",
+    sensor="Kinect v2",
     find=find,
     read=read,
 )

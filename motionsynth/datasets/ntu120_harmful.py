@@ -67,7 +67,8 @@ NTU120_HARMFUL = DatasetInfo(
     layout=f"{_EXPECTED}; in any folders below the raw folder, beside any other files of the dataset.",
     citation=NTU120.citation,
     terms=ntu.TERMS,
-    may_redistribute=False,
+    redistribution="forbidden",
+    sensor="Kinect v2",
     find=find,
     read=read,
 )

@@ -55,7 +55,8 @@ NTU60 = DatasetInfo(
         "CVPR 2016."
     ),
     terms=ntu.TERMS,
-    may_redistribute=False,
+    redistribution="forbidden",
+    sensor="Kinect v2",
     find=find,
     read=read,
 )

@@ -125,7 +125,8 @@ NUCLA = DatasetInfo(
         "CVPR 2014."
     ),
     terms="No licence is stated: research use with citation; do not redistribute.",
-    may_redistribute=False,
+    redistribution="unstated",
+    sensor="Kinect v1",
     find=find,
     read=read,
 )

@@ -89,17 +89,15 @@ def pyskl_motions(
     )
 
 
-def write_pyskl(path: Path, motions: MotionSet, splits: Sequence[Split] = (), dtype: str = "float32") -> None:
-    """Write clips, real or synthetic, so that pyskl and `pyskl_motions` read them.
+def pyskl_file(motions: MotionSet, splits: Sequence[Split] = ()) -> PysklFile:
+    """Clips, real or synthetic, as pyskl and `pyskl_motions` know them.
 
     Args:
-        path: File to write; replaced if it exists.
         motions: The clips.
         splits: Written as `<name>_train` and `<name>_val` lists of clip names.
-        dtype: "float32" or "float16".
 
     Raises:
-        InputError: a split has an empty side, or dtype is unknown.
+        InputError: a split has an empty side.
     """
     lists: dict[str, tuple[str, ...]] = {}
     for split in splits:
@@ -109,9 +107,12 @@ def write_pyskl(path: Path, motions: MotionSet, splits: Sequence[Split] = (), dt
         Annotation(name=m.sample_id, label=m.label, keypoint=m.positions, subject=m.subject, view=m.view)
         for m in motions.motions
     )
-    write_pyskl_pickle(
-        path, PysklFile(annotations=annotations, split=lists, class_names=motions.class_names), dtype
-    )
+    return PysklFile(annotations=annotations, split=lists, class_names=motions.class_names)
+
+
+def write_pyskl(path: Path, motions: MotionSet, splits: Sequence[Split] = (), dtype: str = "float32") -> None:
+    """Write clips to a file, which is replaced if it exists; see `pyskl_file` and `pyskl_pickle_bytes`."""
+    write_pyskl_pickle(path, pyskl_file(motions, splits), dtype)
 
 
 def _class_names(content: PysklFile, given: Sequence[str] | None, path: Path) -> tuple[str, ...]:

@@ -93,7 +93,8 @@ SBU = DatasetInfo(
         "Using Body-Pose Features and Multiple Instance Learning. CVPR Workshops 2012."
     ),
     terms="No licence is stated: research use with citation; do not redistribute.",
-    may_redistribute=False,
+    redistribution="unstated",
+    sensor="Kinect v1",
     find=find,
     read=read,
 )

@@ -96,7 +96,9 @@ UI_PRMD = DatasetInfo(
         "Rehabilitation Exercises. Data 3(1):2, 2018. doi:10.3390/data3010002"
     ),
     terms="Open Data Commons Public Domain Dedication and License (PDDL) 1.0: free for any use.",
-    may_redistribute=True,
+    redistribution="allowed",
+    licence="PDDL-1.0",
+    sensor="Kinect v2",
     find=find,
     read=read,
 )

@@ -104,7 +104,8 @@ UTD_MHAD = DatasetInfo(
         "Utilizing a Depth Camera and a Wearable Inertial Sensor. ICIP 2015."
     ),
     terms="The authors call it public domain but attach no licence text: use freely, cite; not bundled here.",
-    may_redistribute=False,
+    redistribution="unstated",
+    sensor="Kinect v1",
     find=find,
     read=read,
 )

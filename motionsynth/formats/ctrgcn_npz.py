@@ -6,9 +6,10 @@ last frame are zeros. NTU60's x_train is 7 GB unpacked, so clips are streamed ou
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -129,3 +130,54 @@ def _exactly(f: IO[bytes], size: int, path: Path, name: str) -> bytes:
     if len(data) != size:
         raise InputError(f"Array '{name}' of '{path}' is truncated; make or copy the file again.")
     return data
+
+
+def ctrgcn_npz_bytes(clips: Sequence[NpzClip], num_classes: int, frames: int = 0) -> bytes:
+    """Clips as the content of a CTR-GCN npz file, compressed; each is padded with zeros at its end.
+
+    Args:
+        clips: In any order; each side keeps it. `index` is not used: a clip's place is its index.
+        num_classes: K of the one-hot labels.
+        frames: Length of the time axis (0: that of the longest clip; CTR-GCN's own files have 300).
+
+    Raises:
+        InputError: a clip has other joints than NTU's 25, more than two persons, more frames, or a label out of range.
+    """
+    length = frames or max((c.positions.shape[1] for c in clips), default=1)
+    for c in clips:
+        m, t, v = c.positions.shape[:3]
+        if v != NUM_JOINTS or m > 2:
+            raise InputError(
+                f"Clip {c.index} has {m} persons of {v} joints; CTR-GCN's npz holds one or two of {NUM_JOINTS} joints "
+                "(skeleton kinect25), so export these clips in another format."
+            )
+        if t > length:
+            raise InputError(f"Clip {c.index} has {t} frames; the file is to have {length}: allow more.")
+        if not 0 <= c.label < num_classes:
+            raise InputError(f"Clip {c.index} has label {c.label}; the file has {num_classes} classes.")
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for side in SIDES:
+            mine = [c for c in clips if c.side == side]
+            with _member(archive, f"x_{side}") as f:
+                _write_header(f, (len(mine), length, COLUMNS))
+                for c in mine:
+                    row = np.zeros((length, 2, NUM_JOINTS, 3), "<f4")
+                    row[: c.positions.shape[1], : len(c.positions)] = c.positions.transpose(1, 0, 2, 3)
+                    f.write(row.tobytes())
+            with _member(archive, f"y_{side}") as f:
+                _write_header(f, (len(mine), num_classes))
+                f.write(np.eye(num_classes, dtype="<f4")[[c.label for c in mine]].tobytes())
+    return sink.getvalue()
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    # The default time of an entry is now; equal clips are to give equal bytes.
+    entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    return archive.open(entry, "w", force_zip64=True)
+
+
+def _write_header(f: IO[bytes], shape: tuple[int, ...]) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(f, header)

@@ -87,11 +87,10 @@ def read_pyskl_pickle(path: Path) -> PysklFile:
     return PysklFile(annotations=clips, split=_split(content.get("split"), path), class_names=tuple(names))
 
 
-def write_pyskl_pickle(path: Path, content: PysklFile, dtype: str = "float32") -> None:
-    """Write an annotation pickle that pyskl and plain `pickle.load` read, with numpy 1.x as well as 2.x.
+def pyskl_pickle_bytes(content: PysklFile, dtype: str = "float32") -> bytes:
+    """An annotation pickle that pyskl and plain `pickle.load` read, with numpy 1.x as well as 2.x.
 
     Args:
-        path: File to write; replaced if it exists.
         content: Clips and splits.
         dtype: "float32", or "float16" as in pyskl's released files (half the size, 1 to 2 mm at 3 m).
 
@@ -120,10 +119,14 @@ def write_pyskl_pickle(path: Path, content: PysklFile, dtype: str = "float32") -
     # Protocol 3 names each function once, as plain text, so numpy 2's module name can be given as numpy 1.x
     # knows it, which numpy 2 still understands; pyskl itself runs on numpy 1.x only.
     data = pickle.dumps(whole, protocol=3)
-    data = data.replace(
+    return data.replace(
         b"cnumpy._core.multiarray\n_reconstruct\n", b"cnumpy.core.multiarray\n_reconstruct\n", 1
     )
-    Path(path).write_bytes(data)
+
+
+def write_pyskl_pickle(path: Path, content: PysklFile, dtype: str = "float32") -> None:
+    """Write an annotation pickle to a file, which is replaced if it exists; see `pyskl_pickle_bytes`."""
+    Path(path).write_bytes(pyskl_pickle_bytes(content, dtype))
 
 
 def _kind(x: Any) -> str:
