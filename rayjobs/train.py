@@ -188,6 +188,7 @@ def _run_all(
     gpus_per_worker: float,
 ) -> None:  # fmt: skip
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     room = min(cores(), int(connection.cpus)) if connection.address == "local" else int(connection.cpus)
     if gpus_per_worker:
@@ -206,7 +207,9 @@ def _run_all(
     )
     # Train's driver only waits, so it holds no CPU: a CPU held by a waiting driver is one that its workers never get.
     fit_one = ray.remote(num_cpus=0, max_retries=2)(_fit_one)
-    steps: Any = ray.remote(num_cpus=0)(_Steps).remote()
+    # Beside this driver, so that no node which can be lost without the driver takes it along.
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    steps: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Steps).remote()
     total = sum(recipe.training.steps + recipe.training.rare_steps for recipe, _ in todo)
     waiting = list(todo)
     running: dict[Any, tuple[str, str]] = {}
