@@ -54,7 +54,8 @@ QUALITY = "quality"
 MAX_RETRIES = 3
 """Times that Ray itself tries a recogniser again when its process dies."""
 MAX_LOST = 5
-"""Workers that one job replaces after Ray has given them up; what kills every worker then fails its tasks."""
+"""Times that a job replaces each of its workers, on average, once Ray has given it up, as it does with all those of a
+lost node together; what kills every worker then fails its tasks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -406,7 +407,7 @@ def _run_all(
                 except RayActorError as e:
                     # Ray's own retries are spent, and every further task of this actor would fail at once.
                     lost += 1
-                    if lost > MAX_LOST:
+                    if lost > MAX_LOST * workers:
                         failed.append(
                             f"{lost} workers were lost, the last one with: {str(e).splitlines()[0]}"
                         )

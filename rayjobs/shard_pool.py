@@ -30,14 +30,13 @@ from storage.shards import ShardSpec, key_of, write_shard
 
 logger = logging.getLogger(__name__)
 
-MAX_RETRIES = 3
-"""Times that a shard is tried again when its actor dies (kill, out of memory, lost node)."""
 WINDOW_SHARDS = 16384
 """Shards that Ray is given at once: it keeps something of each to the end, and starting its actors takes seconds."""
 WINDOW_SHARDS_PER_ACTOR = 64
 """The window of a large pool, so that it does not wait for its last shards most of the time."""
-MAX_RESTARTS = 100
-"""Times that one actor is started again; finite, so that what kills every actor ends the job."""
+MAX_RESTARTS = 20
+"""Times that one actor is started again (kill, out of memory, lost node); finite, so that what kills every actor ends
+the job."""
 
 Grade = Callable[[list[Motion]], list[Motion]]
 """Fills the quality columns of a batch; picklable. Its thresholds belong into the request's `extra`."""
@@ -149,7 +148,8 @@ def make_shards(
             compute=ray.data.ActorPoolStrategy(size=size),
             runtime_env={"env_vars": env} if env else None,
             max_restarts=MAX_RESTARTS,
-            max_task_retries=MAX_RETRIES,
+            # Not counted: until Ray knows that a node is lost, each of its shards is tried every second, in vain.
+            max_task_retries=-1,
         )
     records: dict[tuple[str, int], ShardRecord] = {}
     errors: list[str] = []
@@ -173,7 +173,7 @@ def make_shards(
                 records[shard.key] = record
                 progress.advance(record.rows, kinds[shard.prefix])
     except RayError as e:
-        errors.append(f"a worker was lost {MAX_RETRIES + 1} times over the same shard ({_first_line(e)})")
+        errors.append(f"a worker was lost {MAX_RESTARTS + 1} times ({_first_line(e)})")
     return records, errors
 
 

@@ -205,6 +205,7 @@ def _run_all(
     gpus_per_worker: float,
 ) -> None:  # fmt: skip
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     at_once = trainings_at_once(connection, len(todo), workers, gpus_per_worker)
     names = ", ".join(dict.fromkeys(recipe.generator for recipe, _ in todo))
@@ -214,7 +215,9 @@ def _run_all(
     )
     # Train's driver only waits, so it holds no CPU: a CPU held by a waiting driver is one that its workers never get.
     fit_one = ray.remote(num_cpus=0, max_retries=2)(_fit_one)
-    steps: Any = ray.remote(num_cpus=0)(_Steps).remote()
+    # Beside this driver, so that no node which can be lost without the driver takes it along.
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    steps: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Steps).remote()
     total = sum(recipe.training.steps + recipe.training.rare_steps for recipe, _ in todo)
     waiting = list(todo)
     running: dict[Any, tuple[str, str]] = {}

@@ -21,6 +21,8 @@ ACCESS_KEY = "testkey"
 SECRET_KEY = "testsecret-9f1c"
 BUCKET = "lab"
 START_SECONDS = 60
+_given: set[int] = set()
+"""Ports that this process has handed out: who got one may not listen on it yet."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,12 +55,15 @@ def free_ports(count: int) -> list[int]:
         candidate = 10_000 + (os.getpid() * 97) % 15_000
         while len(found) < count:
             candidate += 1
+            if candidate in _given:
+                continue
             s = stack.enter_context(socket.socket())
             try:
                 s.bind(("127.0.0.1", candidate))
                 found.append(candidate)
             except OSError:
                 continue
+    _given.update(found)
     return found
 
 

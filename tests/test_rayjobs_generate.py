@@ -119,7 +119,7 @@ def test_what_kills_every_actor_ends_the_job(
     def deadly(motions: list[Motion]) -> list[Motion]:
         os._exit(9)
 
-    monkeypatch.setattr(shard_pool, "MAX_RETRIES", 1)
+    monkeypatch.setattr(shard_pool, "MAX_RESTARTS", 1)
     with pytest.raises(JobError, match="a worker was lost 2 times"):
         generate(saved, "g", wanted(saved), connect=join, actors=1, grade=deadly)
     assert saved.list("g/shards") == []

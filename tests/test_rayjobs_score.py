@@ -357,17 +357,13 @@ class AlwaysDyingScorer(DyingScorer):
     deaths = 10_000
 
 
-@pytest.mark.parametrize("kind", [DyingScorer, AlwaysDyingScorer])
-def test_a_worker_that_ray_gives_up_is_replaced_a_few_times(
-    kind: type[DyingScorer],
-    storage: Storage,
-    tmp_path: Path,
-    ray_local: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Its death must not fail the tasks that others, or its successor, can do."""
+class LostTogether(DyingScorer):
+    deaths = 3
+
+
+def three_tasks() -> list[score.Task]:
     training = recipe_of().scores[0].training
-    tasks = [
+    return [
         score.Task(
             id=f"t{i}",
             bed=BedSpec(),
@@ -380,6 +376,18 @@ def test_a_worker_that_ray_gives_up_is_replaced_a_few_times(
         )
         for i in range(3)
     ]
+
+
+@pytest.mark.parametrize("kind", [DyingScorer, AlwaysDyingScorer])
+def test_a_worker_that_ray_gives_up_is_replaced_a_few_times(
+    kind: type[DyingScorer],
+    storage: Storage,
+    tmp_path: Path,
+    ray_local: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its death must not fail the tasks that others, or its successor, can do."""
+    tasks = three_tasks()
     monkeypatch.setattr(score, "Scorer", kind)
     monkeypatch.setattr(score, "MAX_LOST", 1)
     if kind is DyingScorer:
@@ -388,3 +396,13 @@ def test_a_worker_that_ray_gives_up_is_replaced_a_few_times(
     else:
         with pytest.raises(JobError, match="3 of 3 recognisers failed"):
             score._run_all(storage, "tiny", str(tmp_path), tasks, join(), 1)
+
+
+def test_a_node_may_be_lost_with_all_its_workers(
+    storage: Storage, tmp_path: Path, ray_local: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "Scorer", LostTogether)
+    monkeypatch.setattr(score, "MAX_RETRIES", 0)
+    monkeypatch.setattr(score, "MAX_LOST", 1)
+    score._run_all(storage, "tiny", str(tmp_path), three_tasks(), join(), 3)
+    assert sorted(p.name for p in tmp_path.glob("t*")) == ["t0", "t1", "t2"]
