@@ -126,10 +126,10 @@ def _footer(run: Run) -> str:
     about, result = run.about, run.result
     terms = str(about.get("terms") or "not recorded")
     # A report holds real clips: whoever gets it gets them.
-    if about.get("may_redistribute"):
-        share = "Its terms allow passing clips on."
-    else:
-        share = "Pass this file on only to those who may have these clips."
+    share = {
+        True: "Its terms allow passing clips on.",
+        False: "Its terms forbid passing clips on, and so this file.",
+    }.get(about.get("may_redistribute"), "Pass this file on only to those who may have these clips.")
     rows = [
         (
             "Real clips inside",
@@ -142,5 +142,5 @@ def _footer(run: Run) -> str:
     return (
         "<dl>"
         + "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in rows if v)
-        + ("</dl><p>three.js is \u00a9 its authors, under the MIT License.</p>")
+        + "</dl><p>three.js is \u00a9 its authors, under the MIT License.</p>"
     )
