@@ -126,10 +126,12 @@ def _footer(run: Run) -> str:
     about, result = run.about, run.result
     terms = str(about.get("terms") or "not recorded")
     # A report holds real clips: whoever gets it gets them.
-    share = {
-        True: "Its terms allow passing clips on.",
-        False: "Its terms forbid passing clips on, and so this file.",
-    }.get(about.get("may_redistribute"), "Pass this file on only to those who may have these clips.")
+    may = about.get("may_redistribute")
+    share = "Pass this file on only to those who may have these clips."
+    if may is not None:
+        share = (
+            f"Its terms {'allow' if may else 'forbid'} passing clips on{'' if may else ', and so this file'}."
+        )
     rows = [
         (
             "Real clips inside",
