@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from motionsynth.beds import Bed, BedSpec
+from motionsynth.datasets import DATASETS
 from motionsynth.errors import InputError
 from motionsynth.generators import load_generator
 from motionsynth.generators.base import Batch
@@ -236,7 +237,9 @@ def _attention(storage: Storage, prefix: str, bed: Bed) -> dict[int, list[float]
 
 
 def _about(storage: Storage, dataset: str) -> Mapping[str, Any]:
-    return read_manifest(storage, experiment.data_prefix(dataset)).header.extra
+    header = read_manifest(storage, experiment.data_prefix(dataset)).header
+    known = DATASETS.get(header.dataset)
+    return ({"may_redistribute": known.may_redistribute} if known else {}) | dict(header.extra)
 
 
 def command_of(options: experiment.Options, recogniser: str = "") -> str:

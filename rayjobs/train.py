@@ -409,7 +409,7 @@ def _run_loop(
     counted = trainer.step
     for r in fit(trainer, until):
         if board is not None:
-            board.add(r.step, r.metrics)
+            board.add(r.step, r.metrics, last=r.step == r.end)
             config = {
                 "generator": recipe.generator,
                 "generator_config": asdict(recipe.generator_config),
@@ -447,10 +447,14 @@ class _Board:
         self.writer = SummaryWriter(self.folder.name, filename_suffix=f".{step}")
         self.storage, self.prefix = storage, f"{prefix}/tensorboard"
 
-    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+    def add(self, step: int, metrics: Mapping[str, float], last: bool) -> None:
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
-        self.writer.flush()
+        # Flushing does not wait for events that are still in the writer's queue; closing does.
+        if last:
+            self.writer.close()
+        else:
+            self.writer.flush()
         for path in Path(self.folder.name).iterdir():
             self.storage.write(f"{self.prefix}/{path.name}", path.read_bytes())
 

@@ -31,7 +31,7 @@ def test_the_report_shows_what_the_verbs_left(storage: Storage, tmp_path: Path) 
     result = write_report(storage, DATASET, RUN, recipe_of(), "make it", out=out)
     assert result["report"] == f"{BASE}/report-validation-tcn.html" and result["out"] == str(out)
     page = storage.read(result["report"]).decode()
-    assert page == out.read_text("utf-8") and len(page) == result["bytes"] < 2_500_000
+    assert page == out.read_text("utf-8") and len(page.encode()) == result["bytes"] < 2_500_000
     anchors = re.findall(r'<section id="(\w+)"', page)
     assert {"gain", "motions", "quality", "nearest", "attention", "training"} <= set(anchors)
     data = json.loads(re.search(r'id="clips">(.*?)</script>', page)[1])

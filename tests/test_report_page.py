@@ -108,6 +108,19 @@ def test_sections_are_those_that_have_something_to_show(page: str) -> None:
     assert "No generator was scored beside the strong real arm" in render(bare)
 
 
+@pytest.mark.parametrize(
+    ("may", "said"),
+    [
+        (True, "Its terms allow passing clips on."),
+        (False, "Its terms forbid passing clips on, and so this file."),
+        (None, "Pass this file on only to those who may have these clips."),
+    ],
+)
+def test_the_foot_says_who_may_have_the_file(may: bool | None, said: str) -> None:
+    run = run_in_memory()
+    assert said in Reader(render(replace(run, about={**run.about, "may_redistribute": may}))).text
+
+
 def test_the_same_run_gives_the_same_page(page: str) -> None:
     assert render(run_in_memory()) == page
 

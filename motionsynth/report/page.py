@@ -126,10 +126,12 @@ def _footer(run: Run) -> str:
     about, result = run.about, run.result
     terms = str(about.get("terms") or "not recorded")
     # A report holds real clips: whoever gets it gets them.
-    if about.get("may_redistribute"):
-        share = "Its terms allow passing clips on."
-    else:
-        share = "Pass this file on only to those who may have these clips."
+    may = about.get("may_redistribute")
+    share = "Pass this file on only to those who may have these clips."
+    if may is not None:
+        share = (
+            f"Its terms {'allow' if may else 'forbid'} passing clips on{'' if may else ', and so this file'}."
+        )
     rows = [
         (
             "Real clips inside",
@@ -142,5 +144,5 @@ def _footer(run: Run) -> str:
     return (
         "<dl>"
         + "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in rows if v)
-        + ("</dl><p>three.js is \u00a9 its authors, under the MIT License.</p>")
+        + "</dl><p>three.js is \u00a9 its authors, under the MIT License.</p>"
     )
