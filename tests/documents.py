@@ -31,6 +31,21 @@ class Command:
         found = OURS.match(self.text)
         return (found[1], shlex.split(found[2])) if found else None
 
+    @property
+    def verbs(self) -> list[tuple[str, list[str]]]:
+        """The same as a list; with the verb that `rayjobs.submit` sends, behind its `--`."""
+        return split_submitted(*self.ours) if self.ours else []
+
+
+def split_submitted(module: str, arguments: list[str]) -> list[tuple[str, list[str]]]:
+    """A command and the one that it submits."""
+    if module != "rayjobs.submit" or "--" not in arguments:
+        return [(module, arguments)]
+    at = arguments.index("--")
+    verb = arguments[at + 1]
+    sent = verb if verb.startswith("tuning.") else f"rayjobs.{verb}"
+    return [(module, arguments[:at]), (sent, arguments[at + 2 :])]
+
 
 def blocks(page: str, language: str) -> list[str]:
     """Contents of a page's blocks of a language."""

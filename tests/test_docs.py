@@ -16,7 +16,6 @@ import pytest
 from rayjobs import cli
 from tests.documents import PAGES, ROOT, Command, commands, files
 
-PLACEHOLDER = re.compile(r"\.\.\.|(?<![A-Z])(?:HOST|FILE|NAME|BUCKET)(?![A-Z])")
 OURS = [c for page in PAGES for c in commands(page) if c.ours is not None]
 
 
@@ -24,13 +23,14 @@ OURS = [c for page in PAGES for c in commands(page) if c.ours is not None]
 def test_every_command_is_understood(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module, arguments = command.ours or ("", [])
-    assert (ROOT / f"{module.replace('.', '/')}.py").is_file() or (ROOT / module.replace(".", "/")).is_dir()
-    found = import_module(module)
-    if "..." in arguments or not hasattr(found, "Options"):
-        return  # abbreviated, or no verb: that it exists is all there is to see
     monkeypatch.chdir(tmp_path)
-    cli.parse(found.Options, arguments)
+    for module, arguments in command.verbs:
+        there = ROOT / module.replace(".", "/")
+        assert there.with_suffix(".py").is_file() or there.is_dir()
+        found = import_module(module)
+        # Abbreviated, or no verb: that it exists is all there is to see.
+        if "..." not in arguments and hasattr(found, "Options"):
+            cli.parse(found.Options, arguments)
 
 
 def test_links_lead_somewhere() -> None:

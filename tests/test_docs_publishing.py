@@ -36,7 +36,7 @@ def run(words: list[str]) -> dict:
     """One command as its module runs it, in this process: a Ray for each would take minutes."""
     assert words[:2] == ["python", "-m"]
     module = importlib.import_module(words[2])
-    return module.verb(cli._parse(module.Options, words[3:]))
+    return module.verb(cli.parse(module.Options, words[3:]))
 
 
 def tour(storage: Storage) -> None:
