@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion
 from motionsynth.splits import Split
+from storage.decisions import decided, read_decisions
 from storage.header import Header
 from storage.manifest import Manifest, below, damaged_shard, read_manifest
 from storage.paths import Storage
@@ -115,7 +116,9 @@ def read_facts(storage: Storage, prefix: str) -> Facts:
     frames: list[int] = []
     seeds: list[int] = []
     seconds, orphans = 0.0, 0
-    for m, persons, length in _rows(storage, prefix, manifest):
+    marks = read_decisions(storage, prefix)
+    for row, persons, length in _rows(storage, prefix, manifest):
+        (m,) = decided((row,), marks)
         count[m.source][m.label] += 1
         count["persons"][persons] += 1
         count["fps"][m.fps] += 1

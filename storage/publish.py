@@ -29,6 +29,7 @@ from storage.cards import Config, biases, dataset_card, model_card, summary
 from storage.checkpoints import checkpoint_digest, checkpoint_files, read_config
 from storage.croissant import CROISSANT, File, check_croissant, croissant
 from storage.dataset import read_shards
+from storage.decisions import content_digest, read_decisions
 from storage.facts import Facts, Part, part_of
 from storage.manifest import MANIFEST, Manifest, ShardRecord, below, damaged_shard, describe
 from storage.objects import ConflictError, sha256
@@ -116,8 +117,13 @@ def publish_dataset(
 
     Raises:
         ConflictError: something else lies there.
-        InputError: a shard is damaged, or the metadata is not valid.
+        InputError: a shard is damaged, the metadata is not valid, or marked clips would be copied unmarked.
     """
+    if copy and read_decisions(storage, prefix):
+        raise InputError(
+            f"Clips of '{below(storage, prefix).uri}' are marked as bad, and copies of its shards would not say so; "
+            "publish it without copying, or take the marks back."
+        )
     layout = plan_layout(facts, copy)
     folder = _Folder.open(out, overwrite)
     folder.put(CARD, dataset_card(facts, grant, layout.configs, makings, scores, about).encode())
@@ -149,7 +155,7 @@ def publish_dataset(
         header=header,
         shards=tuple(records),
         request=facts.manifest.request,
-        extra={"published_from": facts.manifest.digest},
+        extra={"published_from": content_digest(storage, prefix)},
     )
     folder.put(MANIFEST, published.to_bytes())
     return folder.close() | {

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from motionsynth.errors import InputError
 from motionsynth.motion import MotionSet
 from motionsynth.terms import grant
 from storage import ConflictError, Storage
 from storage.card_parts import About
 from storage.dataset import read_dataset, verify, write_dataset
+from storage.decisions import decide
 from storage.facts import read_facts
 from storage.header import Header
 from storage.publish import publish_dataset
@@ -211,3 +213,18 @@ def test_a_protocol_may_have_any_name(tmp_path: Path, tiny_set: MotionSet) -> No
     write_dataset(storage, "d", tiny_set, Header.of(tiny_set, splits))
     result = publish_dataset(storage, "d", read_facts(storage, "d"), OWN, out, ABOUT)
     assert list(result["configs"]) == ["all", "split_all", "a_b_c"]
+
+
+def test_marked_clips_are_published_as_refused(tmp_path: Path, tiny_set: MotionSet) -> None:
+    storage = Storage(tmp_path / "store")
+    bad = tiny_set.motions[3].sample_id
+    write_dataset(storage, "data/tiny", tiny_set, Header.of(tiny_set))
+    decide(storage, "data/tiny", {bad: "floats"})
+    facts = read_facts(storage, "data/tiny")
+    result = publish_dataset(storage, "data/tiny", facts, OWN, Storage(tmp_path / "out"), ABOUT)
+    assert result["configs"] == {"all": {"train": 23}, "refused": {"train": 1}}
+    published, _ = read_dataset(Storage(tmp_path), "out")
+    assert [m.sample_id for m in published.motions if m.accepted is False] == [bad]
+    with pytest.raises(InputError, match="copies of its shards would not say so"):
+        publish_dataset(storage, "data/tiny", facts, OWN, Storage(tmp_path / "other"), ABOUT, copy=True)
+    assert not (tmp_path / "other").exists()
