@@ -20,8 +20,8 @@ PATIENCE = 600
 CPUS = 1
 RECIPE = {"base": "debug", "draws": 1, "synthetic_per_class": 160}
 """The debug recipe with enough clips for several shards, so that generation has a middle."""
-PASSING = ("/ray/", "tensorboard/", "/score-")
-"""Parts of the keys of objects that hold times: Ray's marks, logs of a training, tables that say how long it took."""
+PASSING = ("/ray/", "tensorboard/", "/score-", "/progress-")
+"""Parts of the keys of objects that hold times: Ray's marks, logs of a training, tables, what running jobs say."""
 
 
 def submit(cluster: Cluster, recipe: Path, storage: str) -> Job:
@@ -36,11 +36,13 @@ def result_of(job: Job) -> dict[str, Any]:
 
 
 def content(storage: Storage) -> dict[str, Any]:
-    """Every object's digest; of a score record all that it says, but how long it took."""
+    """Every object's digest; a score record without its seconds, a report without the address of its storage."""
     found: dict[str, Any] = {}
     for key in (o.key for o in storage.list()):
         if key.startswith("scores/"):
             found[key] = {k: v for k, v in json.loads(storage.read(key)).items() if k != "seconds"}
+        elif key.endswith(".html"):
+            found[key] = storage.read(key).decode().replace(storage.uri, "")
         elif not any(part in key for part in PASSING):
             found[key] = storage.digest(key)
     return found
