@@ -29,8 +29,8 @@ from storage.shards import ShardSpec, key_of, write_shard
 logger = logging.getLogger(__name__)
 
 MAX_RETRIES = 20
-"""Times that a shard is tried again when its actor dies (kill, out of memory) or cannot be reached: until Ray knows that a
-node is lost, some 20 s, it asks there again and again, and three tries are gone before."""
+"""Times that a shard is tried again when its actor dies (kill, out of memory) or cannot be reached: a lost node costs
+several, since Ray goes on asking there for some seconds before it knows."""
 MAX_RESTARTS = 100
 """Times that one actor is started again; finite, so that what kills every actor ends the job."""
 
