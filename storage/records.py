@@ -23,6 +23,8 @@ from storage.paths import Storage
 
 PART_SHARDS = 8192
 """Shards of a part; a dataset with no more has all its records in the manifest itself."""
+SHARDS = ("shards", "data")
+"""Folders of the shards: of a dataset, and of one that was published for others (`storage.publish`)."""
 PARTS = "manifest"
 """Folder of the parts, beside the manifest."""
 
@@ -69,7 +71,7 @@ class ShardRecord:
             ValueError, KeyError, TypeError, AttributeError: it is no record.
         """
         record = ShardRecord(**{**d, "counts": _counts(d["counts"])})
-        _check_place(record.key, "shards")
+        _check_place(record.key, *SHARDS)
         _check_sha(record.sha256)
         _check_numbers(record.rows, record.bytes, record.accepted)
         if record.bytes > MAX_SHARD_BYTES:
@@ -304,12 +306,12 @@ def _counts(given: Mapping[str, Any]) -> dict[int, int]:
     return counts
 
 
-def _check_place(key: Any, folder: str) -> None:
-    """Raises InputError: the key of a manifest points out of the folder in which it belongs."""
+def _check_place(key: Any, *folders: str) -> None:
+    """Raises InputError: the key of a manifest points out of the folders in which it may lie."""
     check_key(key)
-    if not key.startswith(f"{folder}/"):
+    if not key.startswith(tuple(f"{f}/" for f in folders)):
         raise InputError(
-            f"A manifest names the object '{key[:100]}', which lies outside of its '{folder}/'; it is not one that "
+            f"A manifest names the object '{key[:100]}', which lies outside of its '{folders[0]}/'; it is not one that "
             "motionsynth wrote, so do not use it."
         )
 

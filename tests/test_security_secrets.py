@@ -105,6 +105,8 @@ def test_no_secret_in_what_a_job_writes_or_shows(
     for part in ("raylet.out", "checkpoints/", "synthetic/manifest.json", "scores/", "command line"):
         assert any(part in name for name in written), f"nothing of {part} was searched"
     assert any(b"ray::" in line for line in seen.values())
+    # What does travel in a `runtime_env`, Ray's logs show.
+    assert any("runtime_env_agent" in name and b"AWS_ENDPOINT_URL" in data for name, data in written.items())
     for secret in (SECRET_KEY.encode(), token.encode()):
         assert [name for name, data in written.items() if secret in data] == []
     assert not any("outside" in key for key in written)
