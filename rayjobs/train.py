@@ -409,7 +409,7 @@ def _run_loop(
     counted = trainer.step
     for r in fit(trainer, until):
         if board is not None:
-            board.add(r.step, r.metrics, last=r.step == r.end)
+            board.add(r.step, r.metrics)
             config = {
                 "generator": recipe.generator,
                 "generator_config": asdict(recipe.generator_config),
@@ -441,20 +441,20 @@ class _Board:
     """TensorBoard events, copied to storage at every report (a running event file cannot live on S3)."""
 
     def __init__(self, storage: Storage, prefix: str, step: int) -> None:
-        from tensorboardX import SummaryWriter
+        # Not SummaryWriter: it writes from a thread of its own, for which its flush() does not wait.
+        from tensorboardX.event_file_writer import EventsWriter
 
         self.folder = tempfile.TemporaryDirectory()
-        self.writer = SummaryWriter(self.folder.name, filename_suffix=f".{step}")
+        self.writer = EventsWriter(f"{self.folder.name}/events", f".{step}")
         self.storage, self.prefix = storage, f"{prefix}/tensorboard"
 
-    def add(self, step: int, metrics: Mapping[str, float], last: bool) -> None:
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboardX.summary import scalar
+
         for name, value in metrics.items():
-            self.writer.add_scalar(name, value, step)
-        # Flushing does not wait for events that are still in the writer's queue; closing does.
-        if last:
-            self.writer.close()
-        else:
-            self.writer.flush()
+            self.writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+        self.writer.flush()
         for path in Path(self.folder.name).iterdir():
             self.storage.write(f"{self.prefix}/{path.name}", path.read_bytes())
 

@@ -14,6 +14,7 @@ from motionsynth.errors import InputError
 from motionsynth.motion import MotionSet
 from motionsynth.recipes import Recipe, get_recipe
 from rayjobs import train as job
+from rayjobs.learning_curves import read_curves
 from rayjobs.train import finished_checkpoint, train, with_steps
 from storage import Storage
 from storage.checkpoints import load_checkpoint
@@ -50,6 +51,9 @@ def test_interrupted_training_goes_on_where_it_stopped(
     job.run_loop(storage, "tiny", "broken", recipe, recipe.beds[0], tell=stop)
     assert reports == [2, 4, 6, 8]
     assert same(weights(storage, recipe, "broken"), alone(storage, recipe, "whole"))
+    whole = checkpoints_of(recipe, "whole").removesuffix("/checkpoints")
+    # Of the last report before the end, too, which no later one could complete.
+    assert read_curves(storage, prefix) == read_curves(storage, whole)
     info = finished_checkpoint(storage, prefix)
     assert info is not None
     config = load_checkpoint(storage, info.prefix)[1]

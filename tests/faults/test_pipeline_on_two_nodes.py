@@ -36,13 +36,11 @@ def result_of(job: Job) -> dict[str, Any]:
 
 
 def content(storage: Storage) -> dict[str, Any]:
-    """Every object's digest; a score record without its seconds, a report without the address of its storage."""
+    """Every object's digest; of a score record all that it says, but how long it took."""
     found: dict[str, Any] = {}
     for key in (o.key for o in storage.list()):
         if key.startswith("scores/"):
             found[key] = {k: v for k, v in json.loads(storage.read(key)).items() if k != "seconds"}
-        elif key.endswith(".html"):
-            found[key] = storage.read(key).decode().replace(storage.uri, "")
         elif not any(part in key for part in PASSING):
             found[key] = storage.digest(key)
     return found
