@@ -271,7 +271,7 @@ def run_once(way: str, clips: int, uri: str, settings: Settings) -> dict[str, An
 
 def _steady(folder: Path) -> float | None:
     """Shards per second between the first one written and the last: no start-up, so less noise; None for one shard."""
-    times = sorted(p.stat().st_mtime for p in folder.iterdir())
+    times = sorted(p.stat().st_mtime for p in folder.glob("*"))
     return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else None
 
 

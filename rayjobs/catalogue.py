@@ -103,6 +103,8 @@ class Catalogue:
                     c: table[c].cast(t) if c in table.column_names else pa.nulls(len(table), t)
                     for c, t in TYPES.items()
                 }
+            except InputError:
+                raise
             except UNREADABLE:
                 raise InputError(damaged_shard(self.at, key, "cannot be read", self.manifest.kind)) from None
             own = range(len(table))

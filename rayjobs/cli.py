@@ -124,6 +124,7 @@ def main(
     if as_json:
         print(json.dumps(plain(report), allow_nan=False))
     sys.stdout.flush()
+    _commands.pop()
     raise SystemExit(code)
 
 

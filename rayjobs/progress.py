@@ -240,7 +240,7 @@ class Progress:
             )
             Interrupter.wanted.set()
         if cli.runs_a_command():
-            end_at_last(cli.FAILED)
+            end_at_last(cli.FAILED, cli.runs_a_command)
         Interrupter.interrupt_until(self._over)
         return True
 

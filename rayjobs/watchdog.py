@@ -15,7 +15,7 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from motionsynth.errors import InputError
@@ -138,14 +138,20 @@ class Interrupter:
             heard.wait(REPEAT_SECONDS)
 
 
-def end_at_last(code: int) -> None:
+def end_at_last(code: int, runs: Callable[[], bool]) -> None:
     """End this process from a thread of its own if it has not ended by itself `LAST_RESORT_SECONDS` from now.
 
     For a command that was told to end and cannot: a destructor that waits for what will never come.
+
+    Args:
+        code: Exit code.
+        runs: Whether the command still does; a process that outlives it (a test's, a notebook's) is left alone.
     """
 
     def end() -> None:
         time.sleep(LAST_RESORT_SECONDS)
+        if not runs():
+            return
         logger.error("The job was to end %.0f s ago and still runs; it is ended now.", LAST_RESORT_SECONDS)
         os._exit(code)
 

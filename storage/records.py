@@ -274,6 +274,8 @@ def describe_stored(storage: Storage, prefix: str, key: str) -> ShardRecord:
         with fs.open_input_file(f"{root}/{key}") as f:
             check_parquet(f, f.size(), f"shard '{at.uri}/{key}'")
             return _record(key, f.size(), digest, f)
+    except InputError:
+        raise
     except UNREADABLE:
         raise InputError(
             f"Shard '{at.uri}/{key}' cannot be read as Parquet; delete it and run the same "

@@ -49,7 +49,9 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Beds are refined here and named in the list, without Ray."""
     seen: list[str] = []
 
-    def run(storage: Storage, dataset: str, run: str, config: RefineConfig, todo: Any, clips: Any) -> None:
+    def run(
+        storage: Storage, dataset: str, run: str, config: RefineConfig, todo: Any, clips: Any, at_once: int
+    ) -> None:
         for spec, names in todo.items():
             seen.append(spec.key)
             refine_bed(storage, dataset, run, config, spec, names)

@@ -391,11 +391,11 @@ def test_a_worker_that_ray_gives_up_is_replaced_a_few_times(
     monkeypatch.setattr(score, "Scorer", kind)
     monkeypatch.setattr(score, "MAX_LOST", 1)
     if kind is DyingScorer:
-        score._run_all(storage, "tiny", str(tmp_path), tasks, join(), 1)
+        score._run_all(storage, "tiny", str(tmp_path), tasks, join(), 1, "runs/r/tiny")
         assert sorted(p.name for p in tmp_path.glob("t*")) == ["t0", "t1", "t2"]
     else:
         with pytest.raises(JobError, match="3 of 3 recognisers failed"):
-            score._run_all(storage, "tiny", str(tmp_path), tasks, join(), 1)
+            score._run_all(storage, "tiny", str(tmp_path), tasks, join(), 1, "runs/r/tiny")
 
 
 def test_a_node_may_be_lost_with_all_its_workers(
@@ -404,5 +404,5 @@ def test_a_node_may_be_lost_with_all_its_workers(
     monkeypatch.setattr(score, "Scorer", LostTogether)
     monkeypatch.setattr(score, "MAX_RETRIES", 0)
     monkeypatch.setattr(score, "MAX_LOST", 1)
-    score._run_all(storage, "tiny", str(tmp_path), three_tasks(), join(), 3)
+    score._run_all(storage, "tiny", str(tmp_path), three_tasks(), join(), 3, "runs/r/tiny")
     assert sorted(p.name for p in tmp_path.glob("t*")) == ["t0", "t1", "t2"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import pathlib
 import tracemalloc
 from collections.abc import Sequence
@@ -129,6 +130,8 @@ def test_thousands_of_shards_cost_the_driver_no_more_memory_than_hundreds(
         return original(storage, todo, **rest)
 
     monkeypatch.setattr(job, "make_shards_here", watched)
+    # pytest keeps every log line.
+    monkeypatch.setattr(logging.getLogger("rayjobs.telemetry"), "disabled", True)
     store = Storage(tmp_path)
     prepare(store)
     run(store, 2, writer=EmptyWriter)

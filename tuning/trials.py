@@ -138,6 +138,10 @@ class Recorder(Callback):
         self.numbers: dict[str, int] = {}
         self.stop_at = time.time() + 60 * minutes if minutes else float("inf")
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune stores its callbacks pickled, though nobody here reads that; a progress has a thread and locks.
+        return self.__dict__ | {"progress": None}
+
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Give a trial its number."""
         if trial.trial_id in self.numbers:
