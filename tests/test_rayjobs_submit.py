@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = "of-the-submitter-1b7e"
 """Keys of the machine that submits; the cluster has its own."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def run(head: Head, *words: str, **env: str) -> subprocess.CompletedProcess:
         env=head.env | env,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
 
 
@@ -265,7 +265,7 @@ time.sleep(300)
     assert process.stdout is not None
     assert any(line == "at work\n" for line in process.stdout)
     process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=200)
     assert process.returncode == 130 and "Traceback" not in error
     last = json.loads(out.splitlines()[-1])
     name = last["id"]

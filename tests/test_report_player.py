@@ -15,7 +15,7 @@ import pytest
 from motionsynth.report import render
 from tests.tiny_report import CLASS_NAMES, run_in_memory
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(540)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 Image = pytest.importorskip("PIL.Image")
