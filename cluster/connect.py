@@ -129,16 +129,25 @@ def _private_token() -> None:
 def _start(num_cpus: int, env_vars: Mapping[str, str]) -> None:
     _private_token()
     # Without address="local" Ray attaches to whatever /tmp/ray/ray_current_cluster names.
-    _init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        logging_level=logging.ERROR,
+    options: dict[str, Any] = {
+        "address": "local",
+        "num_cpus": num_cpus,
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "logging_level": logging.ERROR,
         # What workers print stays in Ray's log files: jobs print their own progress, and errors come as exceptions.
-        log_to_driver=False,
-        runtime_env={"env_vars": {**_worker_env(), "PYTHONPATH": _python_path(), **env_vars}},
-    )
+        "log_to_driver": False,
+        "runtime_env": {"env_vars": {**_worker_env(), "PYTHONPATH": _python_path(), **env_vars}},
+    }
+    try:
+        _init(**options)
+    except Exception as e:
+        if "timed out during startup" not in str(e):
+            raise
+        # Ray's processes have some 30 s to find each other, which a busy machine may not give them.
+        logger.warning("Ray did not start in time; trying once more.")
+        disconnect()
+        _init(**options)
     logger.info("Started a local Ray with %d logical CPUs on %d cores.", num_cpus, cores())
 
 
