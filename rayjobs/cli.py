@@ -2,6 +2,7 @@
 
 Exit codes: 0 done, 1 failed (traceback, or errors listed), 2 bad input (one sentence), 130 interrupted;
 `rayjobs.submit` has that of the job.
+Standard output holds a verb's own lines alone; progress, logs and what Ray says go to standard error.
 With `--json` the last line of standard output is one JSON object: the result, or `{"error": ..., "exit_code": ...}`.
 """
 
@@ -19,7 +20,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 import tyro
 
@@ -118,14 +119,29 @@ def main(
     _commands.append(options)
     args = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in args
-    code, report = _run(options, verb, args)
-    # Ray prints its workers' output on our standard output: it must be gone before the last line.
-    disconnect()
+    # Ray's threads print its messages, and what workers print, on standard output.
+    with contextlib.redirect_stdout(cast(TextIO, _OfMainThread(sys.stdout))):
+        code, report = _run(options, verb, args)
+        disconnect()
     if as_json:
         print(json.dumps(plain(report), allow_nan=False))
     sys.stdout.flush()
     _commands.pop()
     raise SystemExit(code)
+
+
+class _OfMainThread:
+    """A standard output for the main thread, which prints the tables; other threads write to standard error."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        own = threading.current_thread() is threading.main_thread()
+        return (self._stream if own else sys.stderr).write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 _commands: list[type[Any]] = []

@@ -72,7 +72,24 @@ def verb(options):
             print("a worker speaks")
             return 3
 
+        print("a table")
         return {"answer": ray.get(chatter.remote()), "started": connection.started}
+    if options.do == "lose an actor":
+        import os, pathlib, ray
+        died = pathlib.Path(options.storage) / "died"
+        options.connect(options.open_storage())
+
+        @ray.remote(max_restarts=1, max_task_retries=-1)
+        class Worker:
+            def work(self):
+                if not died.exists():
+                    died.touch()
+                    os._exit(1)
+
+        ray.get(Worker.remote().work.remote())
+        time.sleep(2)  # until Ray has told what happened
+        print("a table")
+        return {}
     raise KeyError(options.do)
 
 if __name__ == "__main__":
@@ -220,7 +237,13 @@ def test_an_interrupt_that_python_drops_is_repeated(verb: list[str]) -> None:
 def test_workers_do_not_speak_after_the_last_line(verb: list[str]) -> None:
     done = run([*verb, "--do", "ray", "--json"])
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "a table" and len(done.stdout.splitlines()) == 2
     assert last(done) == {"answer": 3, "started": True}
+
+
+def test_what_ray_says_of_a_lost_actor_is_no_line_of_the_table(verb: list[str]) -> None:
+    done = run([*verb, "--do", "lose an actor", "--json"])
+    assert (done.returncode, done.stdout) == (0, "a table\n{}\n") and "retries remaining" in done.stderr
 
 
 def test_help_describes_every_option(verb: list[str]) -> None:
