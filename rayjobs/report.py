@@ -4,6 +4,7 @@
 
 Reads what the other verbs left in storage and needs neither Ray nor a network; the pipeline ends with it. The file lies
 beside the scores as `report-SPLIT-RECOGNISERS.html`; it holds real clips, so the dataset's terms hold for it.
+With `--without-clips` it holds none, only figures, and its name ends in `-without-clips.html`.
 """
 
 from __future__ import annotations
@@ -51,12 +52,14 @@ class Options(experiment.Options):
         part: Report a scoring of some arms only (`rayjobs.score --arms`).
         out: A local file, to be written besides the one in storage.
         projection: pca, or tsne, which needs scikit-learn.
+        without_clips: Figures alone, for those who may not have the clips: no player, no drawn pairs.
     """
 
     recogniser: str = ""
     part: bool = False
     out: Path | None = None
     projection: str = "pca"
+    without_clips: bool = False
 
     def __post_init__(self) -> None:
         super(Options, self).__post_init__()
@@ -68,9 +71,12 @@ def verb(options: Options) -> dict[str, Any]:
     """Run the command line's wish; see `write_report`."""
     storage = options.open_storage()
     recipe = score.with_scores(options.chosen(storage), options.recogniser, 0)
+    more = ["--without-clips"] * options.without_clips
+    if options.projection != "pca":
+        more += ["--projection", options.projection]
     result = write_report(
-        storage, options.dataset, options.run, recipe, command_of(options, options.recogniser),
-        part=options.part, projection=options.projection, out=options.out,
+        storage, options.dataset, options.run, recipe, command_of(options, options.recogniser, *more),
+        part=options.part, projection=options.projection, with_clips=not options.without_clips, out=options.out,
     )  # fmt: skip
     report(result)
     return result
@@ -85,6 +91,7 @@ def write_report(
     *,
     part: bool = False,
     projection: str = "pca",
+    with_clips: bool = True,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Write the report of what the recipe's recognisers were scored at; or some arms of it (`part`).
@@ -94,6 +101,7 @@ def write_report(
         command: What writes it anew, to be shown.
         part: Of a scoring of some arms only (`--arms`).
         projection: See `Options`.
+        with_clips: False leaves out the player and drawn pairs.
         out: See `Options`.
 
     Returns:
@@ -105,11 +113,11 @@ def write_report(
     began, threads = time.monotonic(), torch.get_num_threads()
     torch.set_num_threads(1)  # one clip at a time: more threads only wait for each other
     try:
-        base, page = _render(storage, dataset, run, recipe, command, part, projection)
+        base, page = _render(storage, dataset, run, recipe, command, part, projection, with_clips)
     finally:
         torch.set_num_threads(threads)
     folder, _, name = base.rpartition("/")
-    key = f"{folder}/report-{name.removeprefix('score-')}.html"
+    key = f"{folder}/report-{name.removeprefix('score-')}{'' if with_clips else '-without-clips'}.html"
     storage.write(key, page)
     written = {"report": key, "uri": f"{storage.uri.rstrip('/')}/{key}", "bytes": len(page)}
     if out is not None:
@@ -124,7 +132,14 @@ def write_report(
 
 
 def _render(
-    storage: Storage, dataset: str, run: str, recipe: Recipe, command: str, part: bool, projection: str
+    storage: Storage,
+    dataset: str,
+    run: str,
+    recipe: Recipe,
+    command: str,
+    part: bool,
+    projection: str,
+    with_clips: bool,
 ) -> tuple[str, bytes]:
     """Beginning of the scores' names, and the page."""
     base, result, records = _scores(storage, dataset, run, recipe, part)
@@ -136,6 +151,7 @@ def _render(
             about=_about(storage, dataset),
             command=command,
             projection=projection,
+            with_clips=with_clips,
             seed=recipe.bed.seed,
         )
     ).encode()
@@ -242,8 +258,14 @@ def _about(storage: Storage, dataset: str) -> Mapping[str, Any]:
     return ({"may_redistribute": known.may_redistribute} if known else {}) | dict(header.extra)
 
 
-def command_of(options: experiment.Options, recogniser: str = "") -> str:
-    """What writes this report anew, but for the place: a path of one machine says nothing on another."""
+def command_of(options: experiment.Options, recogniser: str = "", *more: str) -> str:
+    """What writes this report anew, but for the place: a path of one machine says nothing on another.
+
+    Args:
+        options: Of the run.
+        recogniser: That judged it, where not the recipe's.
+        more: Further words.
+    """
     recipes = ",".join(Path(r).name if r.endswith(".json") else r for r in options.recipe.split(","))
     parts = [
         "--dataset",
@@ -260,7 +282,7 @@ def command_of(options: experiment.Options, recogniser: str = "") -> str:
             parts += [f"--{name}", str(value)]
     if recogniser:
         parts += ["--recogniser", recogniser]
-    return f"python -m rayjobs.report {shlex.join(parts)} --storage STORAGE"
+    return f"python -m rayjobs.report {shlex.join([*parts, *more])} --storage STORAGE"
 
 
 def report(result: Mapping[str, Any]) -> None:

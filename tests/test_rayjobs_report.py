@@ -44,6 +44,12 @@ def test_the_report_shows_what_the_verbs_left(storage: Storage, tmp_path: Path) 
     digest = storage.digest(result["report"])
     write_report(storage, DATASET, RUN, recipe_of(), "make it")
     assert storage.digest(result["report"]) == digest
+    # Without clips it lies beside that one, and is small.
+    figures = write_report(storage, DATASET, RUN, recipe_of(), "make it", with_clips=False)
+    assert (
+        figures["report"] == f"{BASE}/report-validation-tcn-without-clips.html" and figures["bytes"] < 500_000
+    )
+    assert storage.digest(result["report"]) == digest
 
 
 @pytest.mark.slow
@@ -103,6 +109,7 @@ def test_the_command_is_what_was_asked_for_without_paths() -> None:
     options = Options(
         storage="/secret/place", dataset="d", recipe="/home/me/tuned.json,demo", run="x", shots=7
     )
+    assert command_of(options, "", "--without-clips").endswith("--shots 7 --without-clips --storage STORAGE")
     assert command_of(options, "stgcn") == (
         "python -m rayjobs.report --dataset d --recipe tuned.json,demo --run x --split validation --shots 7 "
         "--recogniser stgcn --storage STORAGE"

@@ -62,11 +62,24 @@ def test_copies_lie_where_their_sources_lie(run: Run) -> None:
         np.testing.assert_allclose(p.synthetic, p.seen, atol=1e-5)
 
 
+def test_tsne_keeps_copies_beside_their_sources_and_classes_apart(run: Run) -> None:
+    both = replace(with_clips(run, copies(run)), projection="tsne")
+    for p in projections(both, "motion_gan"):
+        points = np.concatenate([p.seen, p.unseen])
+        own = np.linalg.norm(p.synthetic - p.seen, axis=1)
+        spread = np.linalg.norm(points - points.mean(0), axis=1).mean()
+        assert np.isfinite(points).all() and (own < spread).all() and np.isnan(p.share)
+    again = [p.synthetic for p in projections(both, "motion_gan")]
+    assert all(
+        np.array_equal(a, p.synthetic) for a, p in zip(again, projections(both, "motion_gan"), strict=True)
+    )
+
+
 def test_unknown_projections_and_missing_libraries_are_one_sentence(run: Run, monkeypatch) -> None:
     with pytest.raises(InputError, match="Unknown projection 'umap'. Known: pca, tsne"):
         next(projections(replace(run, projection="umap"), "motion_gan"))
     monkeypatch.setitem(__import__("sys").modules, "sklearn.manifold", None)
-    with pytest.raises(InputError, match="tsne needs scikit-learn, .*pip install scikit-learn"):
+    with pytest.raises(InputError, match="tsne needs scikit-learn, .*pip install 'motionsynth.tsne.'"):
         next(projections(replace(run, projection="tsne"), "motion_gan"))
 
 

@@ -121,6 +121,15 @@ def test_the_foot_says_who_may_have_the_file(may: bool | None, said: str) -> Non
     assert said in Reader(render(replace(run, about={**run.about, "may_redistribute": may}))).text
 
 
+def test_without_clips_no_coordinate_of_a_clip_is_inside() -> None:
+    whole, reader = run_in_memory(), Reader(page := render(replace(run_in_memory(), with_clips=False)))
+    anchors = re.findall(r'<section id="(\w+)"', page)
+    assert anchors == [anchor for anchor, *_ in SECTIONS if anchor not in ("quality", "motions")]
+    assert not [text for kind, text in reader.raw if kind == "script"] and "script-src 'none'" in page
+    assert 'class="paper' in render(whole) and 'class="paper' not in page
+    assert "No clip is inside this file" in reader.text and "three.js" not in reader.text
+
+
 def test_the_same_run_gives_the_same_page(page: str) -> None:
     assert render(run_in_memory()) == page
 

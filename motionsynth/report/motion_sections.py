@@ -29,7 +29,7 @@ def embedded(name: str, value: Any) -> str:
 
 def motions(run: Run) -> str:
     """The player; `assets/player.js` brings it to life."""
-    if not any(run.shown(g) for g in run.makers):
+    if not run.with_clips or not any(run.shown(g) for g in run.makers):
         return ""
     data = player_data(run)
     options = "".join(
@@ -201,7 +201,8 @@ def nearest(run: Run) -> str:
             rows,
             "near",
         )
-        out += _pairs(run, sorted(found, key=lambda pair: float(pair[1].distances.min()))[:MOST_PAIRS])
+        if run.with_clips:
+            out += _pairs(run, sorted(found, key=lambda pair: float(pair[1].distances.min()))[:MOST_PAIRS])
     if not out:
         return ""
     key = legend(

@@ -94,7 +94,8 @@ def _tsne(real: np.ndarray, made: np.ndarray, seed: int) -> tuple[np.ndarray, fl
         from sklearn.manifold import TSNE  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise InputError(
-            "The projection tsne needs scikit-learn, which is not installed; pip install scikit-learn, or take pca."
+            "The projection tsne needs scikit-learn, which is not installed; pip install 'motionsynth[tsne]', or "
+            "take pca."
         ) from None
     x = np.concatenate([real, made])
     perplexity = min(15.0, (len(x) - 1) / 3)

@@ -47,7 +47,7 @@ def render(run: Run) -> str:
         )
     if not run.judged:
         raise InputError("The report needs scores of the scarce draws; run `python -m rayjobs.score` first.")
-    style, scripts = _asset("style.css"), [_asset(name) for name in SCRIPTS]
+    style, scripts = _asset("style.css"), [_asset(name) for name in SCRIPTS if run.with_clips]
     parts = [(*names, body) for *names, make in SECTIONS if (body := make(run))]
     links = "".join(f'<a href="#{anchor}">{escape(short)}</a>' for anchor, short, _, _ in parts)
     body = "".join(
@@ -55,8 +55,9 @@ def render(run: Run) -> str:
         "</section>"
         for anchor, _, title, body in parts
     )
+    allowed = " ".join(map(_hash, scripts)) or "'none'"
     policy = (
-        f"default-src 'none'; script-src {' '.join(_hash(s) for s in scripts)}; style-src {_hash(style)}; "
+        f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; "
         "base-uri 'none'; form-action 'none'"
     )
     result = run.result
@@ -125,17 +126,19 @@ def _facts(run: Run) -> str:
 def _footer(run: Run) -> str:
     about, result = run.about, run.result
     terms = str(about.get("terms") or "not recorded")
-    # A report holds real clips: whoever gets it gets them.
+    # Whoever gets a report gets the clips in it.
     may = about.get("may_redistribute")
     share = "Pass this file on only to those who may have these clips."
     if may is not None:
         share = (
             f"Its terms {'allow' if may else 'forbid'} passing clips on{'' if may else ', and so this file'}."
         )
+    if not run.with_clips:
+        share = "No clip is inside this file, only figures about them."
     rows = [
         (
-            "Real clips inside",
-            f"from {about.get('title') or result['dataset']}. Terms: {terms.rstrip('.')}. {share}",
+            "Real clips inside" if run.with_clips else "Measured on",
+            f"{'from ' * run.with_clips}{about.get('title') or result['dataset']}. Terms: {terms.rstrip('.')}. {share}",
         ),
         ("Citation", str(about.get("citation") or "")),
         ("Revision", str(result["git_revision"] or "")),
@@ -144,5 +147,6 @@ def _footer(run: Run) -> str:
     return (
         "<dl>"
         + "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in rows if v)
-        + "</dl><p>three.js is \u00a9 its authors, under the MIT License.</p>"
+        + "</dl>"
+        + "<p>three.js is \u00a9 its authors, under the MIT License.</p>" * run.with_clips
     )

@@ -49,6 +49,7 @@ class Run:
         about: Of the dataset, as far as known: title, citation, terms, may_redistribute.
         command: The command that writes this report.
         projection: One of `PROJECTIONS`; tsne needs scikit-learn.
+        with_clips: Whether clips are inside: the player and drawn pairs. What is left without them is figures.
         seed: Of every random choice: which clips are shown is drawn, never chosen.
     """
 
@@ -58,6 +59,7 @@ class Run:
     about: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     projection: str = "pca"
+    with_clips: bool = True
     seed: int = 0
 
     @property
