@@ -26,6 +26,7 @@ from motionsynth.generators import Generator, SampleRequest, load_generator
 from motionsynth.protocol import BedTensors
 from motionsynth.recipes import Recipe
 from rayjobs import calibrate, cli, experiment, score, train
+from rayjobs.generate import Options as GenerateOptions
 from rayjobs.generate import parse_counts, prefix_of, request_for
 from rayjobs.generate_beds import SHARD_SIZE, classes_to_make
 from rayjobs.shard_pool import Pool, header_of
@@ -48,20 +49,12 @@ HIDDEN = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options(experiment.Options):
+class Options(GenerateOptions):
     """Say what train, generate and score would take, and refuse what would wait for ever.
 
+    Its options are those of these verbs; with `checkpoint`, of generate alone.
+
     Attributes:
-        dataset: Name of a prepared dataset; not with --checkpoint.
-        checkpoint: Prefix of one checkpoint: plan its clips alone.
-        per_class: As for generate.
-        counts: As for generate, with --checkpoint.
-        trained: As for generate.
-        sampling: As for generate.
-        shard_size: As for generate, with --checkpoint.
-        batch: As for generate, with --checkpoint.
-        actors: As for generate.
-        gpus_per_actor: As for generate.
         workers: As for train: processes per training.
         gpus_per_worker: As for train.
         steps: As for train.
@@ -77,16 +70,6 @@ class Options(experiment.Options):
         price_per_gpu_hour: Of each GPU that workers hold.
     """
 
-    dataset: str = ""
-    checkpoint: str = ""
-    per_class: int = 0
-    counts: tuple[str, ...] = ()
-    trained: str = ""
-    sampling: tuple[str, ...] = ()
-    shard_size: int = 256
-    batch: int = 64
-    actors: int | None = None
-    gpus_per_actor: float = 0.0
     workers: int = 1
     gpus_per_worker: float = 0.0
     steps: int = 0
