@@ -23,7 +23,7 @@ from rayjobs.generate import Wanted, parse_counts, request_for
 from storage import ConflictError, Storage
 from storage.dataset import read_dataset
 from storage.manifest import read_manifest
-from storage.shards import plan
+from storage.shards import GenerationRequest, plan
 from tests.tiny_jobs import CHECKPOINT, digests, generate, join, save, wanted
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,32 +42,59 @@ def reject_class_2(motions: list[Motion]) -> list[Motion]:
     return [dataclasses.replace(m, accepted=m.label != 2, novelty=0.5) for m in motions]
 
 
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """Sets of all generators, made in one pool; then each lost a shard and was made again."""
+
+    storage: Storage
+    requests: dict[str, GenerationRequest]
+    results: dict[str, dict[str, Any]]
+    again: dict[str, dict[str, Any]]
+    before: dict[str, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_set: MotionSet, ray_local: None) -> Made:
+    storage = Storage(tmp_path_factory.mktemp("made"))
+    names = sorted(GENERATORS)
+    requests = {}
+    for name in names:
+        save(storage.sub(name), name, tiny_set)
+        checkpoint = f"{name}/{CHECKPOINT}"
+        requests[name] = request_for(storage, checkpoint, {0: 3, 2: 5}, seed=3, shard_size=4, batch=4)
+    wishes = [Wanted(f"{name}/g", requests[name]) for name in names]
+
+    def make() -> dict[str, dict[str, Any]]:
+        found = job.generate(storage, wishes, connect=join, grade=reject_class_2)
+        return dict(zip(names, found, strict=True))
+
+    results = make()
+    before = {name: digests(storage, f"{name}/g") for name in names}
+    for name in names:
+        storage.sub(f"{name}/g").delete(sorted(before[name])[1])
+    return Made(storage, requests, results, make(), before)
+
+
 @pytest.mark.parametrize("name", sorted(GENERATORS))
 def test_clips_are_what_was_asked_for_and_a_lost_shard_comes_back_equal(
-    name: str, tiny_set: MotionSet, local: Storage, ray_local: None
+    name: str, made: Made, tiny_set: MotionSet
 ) -> None:
-    save(local, name, tiny_set)
-    request = request_for(local, CHECKPOINT, {0: 3, 2: 5}, seed=3, shard_size=4, batch=4)
-    result = generate(local, "g", request, connect=join, grade=reject_class_2)
-    motions, header = read_dataset(local, "g")
+    result, again = made.results[name], made.again[name]
+    motions, header = read_dataset(made.storage, f"{name}/g")
     assert result["clips"] == len(motions) == 8 and result["shards"] == 2 and result["accepted"] == 3
     assert [(m.label, m.accepted, m.novelty) for m in motions.motions] == [(0, True, 0.5)] * 3 + [
         (2, False, 0.5)
     ] * 5
     assert header.skeleton == tiny_set.skeleton and header.class_names == tiny_set.class_names
     assert {(m.source, m.generator, m.checkpoint) for m in motions.motions} == {
-        ("synthetic", name, request.checkpoint_digest[:16])
+        ("synthetic", name, made.requests[name].checkpoint_digest[:16])
     }
     assert len({m.seed for m in motions.motions}) == len({m.sample_id for m in motions.motions}) == 8
     assert all(np.isfinite(m.positions).all() and m.positions.std() > 0 for m in motions.motions)
     first, second = motions.motions[0].positions, motions.motions[1].positions
     assert first.shape != second.shape or not np.array_equal(first, second)
-
-    objects = digests(local, "g")
-    local.sub("g").delete(sorted(objects)[1])
-    again = generate(local, "g", request, connect=join, grade=reject_class_2)
     assert again["shards_made"] == 1 and again["manifest"] == result["manifest"]
-    assert digests(local, "g") == objects
+    assert digests(made.storage, f"{name}/g") == made.before[name]
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,29 +12,22 @@ import pytest
 
 from motionsynth.report import render
 from tests.tiny_report import CLASS_NAMES, run_in_memory
+from tests.web_server import chromium
 
+Image = pytest.importorskip("PIL.Image")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-Image = pytest.importorskip("PIL.Image")
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-INSTALL = "apt-get install --no-install-recommends chromium"
-# No GPU is needed: WebGL in software. Containers have no user namespaces for the sandbox.
-FLAGS = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
+# No GPU is needed: WebGL in software.
+FLAGS = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 PATIENCE = 120_000
 """Milliseconds; a busy machine draws slowly."""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    found = os.environ.get("MOTIONSYNTH_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"No Chromium found; {INSTALL}, or set MOTIONSYNTH_CHROMIUM to its path.")
-    with sync_api.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=found, args=FLAGS, timeout=PATIENCE)
-        yield browser
-        browser.close()
+    with chromium(*FLAGS, timeout=PATIENCE) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

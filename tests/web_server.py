@@ -58,16 +58,28 @@ def call(base: str, path: str, body: Any = None, **headers: str) -> tuple[int, A
 
 
 @contextmanager
-def browser() -> Iterator[Any]:
-    """A page of a headless Chromium; skips where there is none."""
+def chromium(*flags: str, timeout: float = 30_000) -> Iterator[Any]:
+    """A headless Chromium, with milliseconds to start in; skips where there is none.
+
+    Containers have no user namespaces for its sandbox.
+    """
     tools = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     names = (os.environ.get("MOTIONSYNTH_CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome")
     path = next((p for n in names if n and (p := shutil.which(n))), None)
     if path is None:
-        pytest.skip("no Chromium here: apt-get install chromium, or set MOTIONSYNTH_CHROMIUM")
+        pytest.skip("no Chromium here: apt-get install chromium, or set MOTIONSYNTH_CHROMIUM to its path")
     with tools.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        found = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", *flags], timeout=timeout
+        )
         try:
-            yield chromium.new_page(viewport={"width": 1280, "height": 860})
+            yield found
         finally:
-            chromium.close()
+            found.close()
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """A page of it."""
+    with chromium() as found:
+        yield found.new_page(viewport={"width": 1280, "height": 860})
