@@ -336,18 +336,19 @@ def _frames(
                 middle, half = (low + high) / 2, 0.56 * max(*(high - low), 1.2)
                 axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
                 stages.append((axes, clip, points, 3.2 * PANEL_INCHES / (2 * half)))
-    images, artists = [], []
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    canvas.draw()
+    empty = canvas.copy_from_bbox(figure.bbox)
+    images = []
     for k in range(count):
-        for artist in artists:
-            artist.remove()
-        artists = []
+        canvas.restore_region(empty)
         for axes, clip, points, width in stages:
             t = min(round(k / fps * clip.motion.fps), clip.motion.num_frames - 1)
             people = np.flatnonzero(clip.there[:, t])
             for m in sorted(people, key=lambda m: float(points[m, t, :, 2].mean())):
-                artists += clip.figure.draw(axes, points[m, t], int(m), width)
-        canvas = figure.canvas
-        assert isinstance(canvas, FigureCanvasAgg)
-        canvas.draw()
+                for artist in clip.figure.draw(axes, points[m, t], int(m), width):
+                    axes.draw_artist(artist)
+                    artist.remove()
         images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
     return images
