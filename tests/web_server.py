@@ -21,10 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
-def serving(module: str, *options: str) -> Iterator[tuple[str, subprocess.Popen]]:
+def serving(module: str, *options: str, cwd: Path = ROOT) -> Iterator[tuple[str, subprocess.Popen]]:
     """`python -m MODULE OPTIONS --port 0`; the address that it announces. Killed at the end if it is still there."""
     process = subprocess.Popen(
-        [sys.executable, "-m", module, *options, "--port", "0"], cwd=ROOT, text=True,
+        [sys.executable, "-m", module, *options, "--port", "0"], cwd=cwd, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert process.stdout is not None
