@@ -122,6 +122,8 @@ def main(
     # Ray's threads print its messages, and what workers print, on standard output.
     with contextlib.redirect_stdout(cast(TextIO, _OfMainThread(sys.stdout))):
         code, report = _run(options, verb, args)
+    # What they said twice they held back until now.
+    with contextlib.redirect_stdout(sys.stderr):
         disconnect()
     if as_json:
         print(json.dumps(plain(report), allow_nan=False))
