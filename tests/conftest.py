@@ -9,6 +9,8 @@ from pathlib import Path
 # Before torch is imported: tests run side by side, and threads that wait for a core that another test holds make a
 # computation of milliseconds one of seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before Ray is imported: what it would hold back it says at once, not in the middle of a later test's output.
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
 import pytest
 from hypothesis import settings

@@ -106,7 +106,7 @@ def verb(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess:
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    env = os.environ | {"PYTHONPATH": str(ROOT), "RAY_DEDUP_LOGS": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
 
 
