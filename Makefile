@@ -18,9 +18,9 @@ demo: $(STAMP)
 	$(BIN)/python -m rayjobs.pipeline --dataset sample --recipe demo --storage demo_out --run demo $(DEMO_ARGS)
 
 test: $(STAMP)
-	@# The quick ones first. Exit code 5: no such tests among TEST_ARGS.
+	@# Exit code 5: no such tests among TEST_ARGS. Slow ones start Rays and servers, which need the machine to themselves.
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m 'not slow' $(TEST_ARGS) || [ $$? = 5 ]
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m slow $(TEST_ARGS) || [ $$? = 5 ]
+	$(BIN)/python -m pytest -m slow $(TEST_ARGS) || [ $$? = 5 ]
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
