@@ -119,16 +119,18 @@ def main(
     _commands.append(options)
     args = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in args
-    # Ray's threads print its messages, and what workers print, on standard output.
-    with contextlib.redirect_stdout(cast(TextIO, _OfMainThread(sys.stdout))):
-        code, report = _run(options, verb, args)
-    # What they said twice they held back until now.
-    with contextlib.redirect_stdout(sys.stderr):
-        disconnect()
-    if as_json:
-        print(json.dumps(plain(report), allow_nan=False))
-    sys.stdout.flush()
-    _commands.pop()
+    try:
+        # Ray's threads print its messages, and what workers print, on standard output.
+        with contextlib.redirect_stdout(cast(TextIO, _OfMainThread(sys.stdout))):
+            code, report = _run(options, verb, args)
+        # What they said twice they held back until now.
+        with contextlib.redirect_stdout(sys.stderr):
+            disconnect()
+        if as_json:
+            print(json.dumps(plain(report), allow_nan=False))
+        sys.stdout.flush()
+    finally:  # also after --help
+        _commands.pop()
     raise SystemExit(code)
 
 

@@ -39,7 +39,8 @@ from storage.shards import plan as shards_of
 logger = logging.getLogger(__name__)
 
 START_SECONDS = {"train": 40.0, "generate": 20.0, "score": 20.0}
-"""Until workers have started; of a training, each time that one begins. As docs/operations.md measured them."""
+"""Until workers have started; of a training, each time that one begins. Set from one run on two idle cores; how far
+they are off on the next one: docs/operations.md."""
 HIDDEN = {
     "train": "Besides, at 0 CPU: Ray Train's controller and a driver for each training, one counter of steps",
     "generate": "Besides, at 0 CPU: Ray Data's own actors; its rows wait in the object store, so no task needs a CPU",

@@ -113,7 +113,9 @@ def write_report(
     began, threads = time.monotonic(), torch.get_num_threads()
     torch.set_num_threads(1)  # one clip at a time: more threads only wait for each other
     try:
-        base, page = _render(storage, dataset, run, recipe, command, part, projection, with_clips)
+        base, page = _render(
+            storage, dataset, run, recipe, part, command=command, projection=projection, with_clips=with_clips
+        )
     finally:
         torch.set_num_threads(threads)
     folder, _, name = base.rpartition("/")
@@ -132,16 +134,9 @@ def write_report(
 
 
 def _render(
-    storage: Storage,
-    dataset: str,
-    run: str,
-    recipe: Recipe,
-    command: str,
-    part: bool,
-    projection: str,
-    with_clips: bool,
+    storage: Storage, dataset: str, run: str, recipe: Recipe, part: bool, **how: Any
 ) -> tuple[str, bytes]:
-    """Beginning of the scores' names, and the page."""
+    """Beginning of the scores' names, and the page; `how` are further fields of `motionsynth.report.Run`."""
     base, result, records = _scores(storage, dataset, run, recipe, part)
     page = render(
         Run(
@@ -149,10 +144,8 @@ def _render(
             records=records,
             sets=_sets(storage, dataset, run, recipe, result),
             about=_about(storage, dataset),
-            command=command,
-            projection=projection,
-            with_clips=with_clips,
             seed=recipe.bed.seed,
+            **how,
         )
     ).encode()
     return base, page

@@ -44,7 +44,7 @@ ELSEWHERE = {
 SHORT = "short.json"
 """A recipe in place of the demo's, which trains for minutes."""
 
-RIGHT = ("there is nothing to compare it with", "Nobody has answered yet")
+RIGHT = {"tuning.report": "there is nothing to compare it with", "rayjobs.study": "Nobody has answered yet"}
 """Refusals that are right here: what a search of two trials finds is chance, and nobody takes part in the study. With a
 winner and with answers: test_tuning_search.py and test_rayjobs_study.py."""
 
@@ -58,6 +58,8 @@ def test_every_command_is_run_or_says_what_it_would_take() -> None:
         c for page in PAGES if page not in (*FOLLOWED, *ALONE) for c in commands(page) if not elsewhere(c)
     ]
     assert not rest, "\n".join(f"{c.page}: {c.text}" for c in rest)
+    listed = [c.text for page in PAGES for c in commands(page)]
+    assert not [pattern for pattern in ELSEWHERE if not any(re.search(pattern, text) for text in listed)]
 
 
 def arguments_of(command: Command) -> tuple[str, list[str]]:
@@ -108,7 +110,7 @@ def run(command: Command) -> None:
     try:
         found.verb(cli.parse(found.Options, arguments))
     except InputError as e:
-        if not any(text in str(e) for text in RIGHT):
+        if module not in RIGHT or RIGHT[module] not in str(e):
             raise
 
 
@@ -132,11 +134,12 @@ def test_a_page_can_be_followed(
     page: str, folder: Path, monkeypatch: pytest.MonkeyPatch, ray_local: None
 ) -> None:
     monkeypatch.chdir(folder)
-    for command in commands(page):
+    steps = [c for c in commands(page) if not elsewhere(c)]
+    assert steps
+    for command in steps:
         if "folder_with_parquet" in command.text:
             shutil.copytree("out/data/clips", "folder_with_parquet")
-        if not elsewhere(command):
-            run(command)
+        run(command)
 
 
 @pytest.mark.slow

@@ -14,9 +14,9 @@ from motionsynth.report import render
 from tests.tiny_report import CLASS_NAMES, run_in_memory
 from tests.web_server import chromium
 
-Image = pytest.importorskip("PIL.Image")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+Image = pytest.importorskip("PIL.Image")
 
 # No GPU is needed: WebGL in software.
 FLAGS = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")

@@ -125,28 +125,25 @@ def _facts(run: Run) -> str:
 
 def _footer(run: Run) -> str:
     about, result = run.about, run.result
-    terms = str(about.get("terms") or "not recorded")
-    # Whoever gets a report gets the clips in it.
-    may = about.get("may_redistribute")
-    share = "Pass this file on only to those who may have these clips."
-    if may is not None:
-        share = (
-            f"Its terms {'allow' if may else 'forbid'} passing clips on{'' if may else ', and so this file'}."
-        )
-    if not run.with_clips:
-        share = "No clip is inside this file, only figures about them."
+    terms = str(about.get("terms") or "not recorded").rstrip(".")
+    source = f"{about.get('title') or result['dataset']}. Terms: {terms}. {_share(run)}"
     rows = [
-        (
-            "Real clips inside" if run.with_clips else "Measured on",
-            f"{'from ' * run.with_clips}{about.get('title') or result['dataset']}. Terms: {terms.rstrip('.')}. {share}",
-        ),
+        ("Real clips inside", f"from {source}") if run.with_clips else ("Measured on", source),
         ("Citation", str(about.get("citation") or "")),
         ("Revision", str(result["git_revision"] or "")),
         ("Made by", run.command),
     ]
-    return (
-        "<dl>"
-        + "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in rows if v)
-        + "</dl>"
-        + "<p>three.js is \u00a9 its authors, under the MIT License.</p>" * run.with_clips
-    )
+    listed = "<dl>" + "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in rows if v) + "</dl>"
+    if run.with_clips:
+        listed += "<p>three.js is \u00a9 its authors, under the MIT License.</p>"
+    return listed
+
+
+def _share(run: Run) -> str:
+    """Who may have the file: whoever gets a report gets the clips in it."""
+    may = run.about.get("may_redistribute")
+    if not run.with_clips:
+        return "No clip is inside this file, only figures about them."
+    if may is None:
+        return "Pass this file on only to those who may have these clips."
+    return f"Its terms {'allow' if may else 'forbid'} passing clips on{'' if may else ', and so this file'}."
