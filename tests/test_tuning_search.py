@@ -171,6 +171,9 @@ def test_on_s3_with_tpe_and_the_test_half_last(s3_uri: str) -> None:
     assert result["winner"] == 1 and result["test"]["tuned_over_default"]["tcn"]["n"] == 2
     assert all(line in judged.stdout for line in ("\ntuned ", "\ndefault ", "\nceiling ", "tuned - default:"))
     assert json.loads(storage.read("data/tiny-test-readings.json"))["readings"] >= 1
+    # They differ in mixing alone: one training on the test half's draws serves both.
+    trained = {o.key.split("/")[1] for o in storage.list("runs") if "/checkpoints/" in o.key}
+    assert "s-default" in trained and "s-tuned" not in trained
     assert study.algorithm == "tpe" and storage.exists("studies/s/report-test.json")
 
 
@@ -326,6 +329,26 @@ def test_what_is_known_before_it_starts(tmp_path: Path) -> None:
         wish = options(storage, trials=4, seed=7, algorithm=algorithm)
         planned = search.to_start(wish, (FLOW, SHARE), records)
         assert list(planned) == numbers and all(planned[n] == at[n] for n in numbers)
+
+
+def test_nothing_is_read_where_the_default_won(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    storage = prepare(Storage(tmp_path / "out"))
+    first = options(storage)
+    job, axes = search.planned(first, storage)
+    search.begin_study(storage, "s", search.study_of(first, job, axes))
+    judged = {
+        "fraction": 1.0, "steps": 8, "rare_recall": 0.5, "macro": 0.5, "seconds": 1.0, "runs": [],
+        "gain": {"mean": 1.0, "lo": 0.0, "hi": 2.0, "n": 2},
+    }  # fmt: skip
+    record = {
+        "id": "00000", "number": 0, "positions": search.positions_of(axes, 0, 0), "ended": True, "error": "",
+        "values": {a.name: a.default for a in axes}, "rungs": [judged],
+    }  # fmt: skip
+    storage.write("studies/s/trials/00000.json", json.dumps(record).encode())
+    chosen = report.Options(storage=storage.uri, run="s", address="nowhere:1", test=True)
+    assert report.verb(chosen)["test"]["winner"] == 0
+    assert "nothing to compare it with" in capsys.readouterr().out
+    assert not storage.exists("data/tiny-test-readings.json")
 
 
 def test_a_report_needs_a_finished_trial(tmp_path: Path) -> None:

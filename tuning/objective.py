@@ -147,12 +147,21 @@ def _name(job: Job, past: Sequence[Segment]) -> str:
     data = experiment.data_digest(job.storage, job.dataset)
     lineage = []
     for segment in past:
-        recipe = applied(job.recipe, segment.values)
-        unused = sampling_fields(recipe.generator)
-        config = {k: v for k, v in asdict(recipe.generator_config).items() if k not in unused}
-        training = {k: v for k, v in asdict(recipe.training).items() if k != "report_every"}
-        lineage.append([config, training, segment.until])
+        lineage.append([*what_trains(applied(job.recipe, segment.values)), segment.until])
     return f"tune-{_digest(data, job.recipe.generator, lineage)}"
+
+
+def what_trains(recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All of a recipe that decides a generator's weights: its settings without those of sampling, and its training."""
+    unused = sampling_fields(recipe.generator)
+    config = {k: v for k, v in asdict(recipe.generator_config).items() if k not in unused}
+    return config, {k: v for k, v in asdict(recipe.training).items() if k != "report_every"}
+
+
+def what_samples(recipe: Recipe) -> dict[str, Any]:
+    """The generator's settings that sampling alone reads, as JSON has them."""
+    fields = {f: getattr(recipe.generator_config, f) for f in sampling_fields(recipe.generator)}
+    return json.loads(json.dumps(fields))
 
 
 def _steps(recipe: Recipe, share: float) -> int:
@@ -185,14 +194,14 @@ def _train(job: Job, past: Sequence[Segment]) -> int:
 
 def _clips(job: Job, recipe: Recipe, trained: str) -> str:
     """Generate and refine on every bed, in this process; returns the run that holds the clips."""
-    named = {f: getattr(recipe.generator_config, f) for f in sampling_fields(recipe.generator)}
-    parts = [trained, named, recipe.synthetic_per_class]
+    sampling = what_samples(recipe)
+    parts = [trained, sampling, recipe.synthetic_per_class]
     if job.refined:
         parts.append(asdict(recipe.refine))
     run = f"tune-{_digest(*parts)}"
     generate_beds(
         job.storage, job.dataset, run, recipe, None, gpus_per_actor=float(job.gpu), trained=trained,
-        sampling=json.loads(json.dumps(named)), previews=False,
+        sampling=sampling, previews=False,
     )  # fmt: skip
     if job.refined:
         for bed in recipe.beds:

@@ -5,8 +5,8 @@
     python -m tuning.report --storage out --run weights --test
 
 Writes `report.md`, `trials.parquet`, `response.png` and `best.json` below `studies/RUN`, and the last of these also to
-`--recipe-file`. `--test` trains the winner and the recipe as it was, both at their whole length, and
-judges them by the test people, side by side with the real arms.
+`--recipe-file`. `--test` trains the winner and the recipe as it was, both at their whole length (once, where they train
+alike), and judges them by the test people, side by side with the real arms.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from motionsynth.errors import InputError
 from motionsynth.protocol import REFINED, format_table, paired_difference, summarise
 from motionsynth.recipe_files import recipe_from_dict, recipe_to_dict
 from motionsynth.recipes import Recipe
@@ -30,6 +29,7 @@ from rayjobs.generate_beds import generate_beds
 from storage import Storage
 from storage.revision import git_revision
 from tuning.curves import response_curves
+from tuning.objective import what_samples, what_trains
 from tuning.space import applied
 from tuning.study import ROOT, STUDY, best, read_study
 from tuning.tables import markdown, table
@@ -114,29 +114,33 @@ def recipes(study: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[Recipe
 def test_winner(options: Options, storage: Storage) -> dict[str, Any]:
     """Train and judge winner and default on the test half, by the ordinary jobs.
 
+    Where the default won, there is nothing to compare it with: the test half stays unread, and the text says so.
+
     Raises:
-        InputError: no trial has finished, or the default won.
+        InputError: no trial has finished.
     """
     kept = json.loads(storage.read(f"{ROOT}/{options.run}/{STUDY}"))
     study = read_study(storage, options.run)
     winner = best(study)
     if study.is_default(winner) and not kept["fixed"]:
-        raise InputError(
-            "The recipe as it was is the best of this search; there is nothing to compare it with."
-        )
+        return {
+            "winner": winner.number,
+            "text": "The recipe as it was is the best of this search, so there is nothing to compare it with on the "
+            "test people, and they were not read.",
+        }
     searched = recipe_from_dict(kept["searched"], "The study")
     dataset, records = kept["dataset"], []
     connect = lambda: options.connect(storage)  # noqa: E731
-    for name, recipe in zip(("default", "tuned"), recipes(kept, winner.values), strict=True):
-        recipe = replace(
-            recipe, bed=replace(searched.bed, split="test"), protocols=searched.protocols, draws=searched.draws,
-            full=False,
-        )  # fmt: skip
-        recipe = score.with_scores(recipe, options.recogniser, options.seeds)
-        recipe = train.with_steps(recipe, 0, options.clips_seen)
+    default, tuned = (_on_test(recipe, searched, options) for recipe in recipes(kept, winner.values))
+    for name, recipe in (("default", default), ("tuned", tuned)):
         args = (storage, dataset, f"{options.run}-{name}", recipe)
-        train.train(*args, connect, gpus_per_worker=options.gpus_per_worker)
-        generate_beds(*args, connect, gpus_per_actor=options.gpus_per_worker)
+        gpus = options.gpus_per_worker
+        if recipe is not default and what_trains(recipe) == what_trains(default):
+            where = {"trained": f"{options.run}-default", "sampling": what_samples(recipe)}
+        else:
+            where = {}
+            train.train(*args, connect, gpus_per_worker=gpus)
+        generate_beds(*args, connect, gpus_per_actor=gpus, **where)
         refined = REFINED.rstrip(":") if kept["refined"] else recipe.generator
         if kept["refined"]:
             refine.refine(*args, connect)
@@ -168,6 +172,16 @@ def test_winner(options: Options, storage: Storage) -> dict[str, Any]:
     }
     storage.write(f"{ROOT}/{options.run}/report-test.json", json.dumps(cli.plain(result), indent=1).encode())
     return result
+
+
+def _on_test(recipe: Recipe, searched: Recipe, options: Options) -> Recipe:
+    """The recipe on the draws of the search, with the test half to judge by."""
+    recipe = replace(
+        recipe, bed=replace(searched.bed, split="test"), protocols=searched.protocols, draws=searched.draws, full=False,
+    )  # fmt: skip
+    return train.with_steps(
+        score.with_scores(recipe, options.recogniser, options.seeds), 0, options.clips_seen
+    )
 
 
 if __name__ == "__main__":
