@@ -11,7 +11,8 @@ import pytest
 from motionsynth.errors import InputError
 from storage import Storage
 from tests.tiny_studies import AXES, RATE, SHARE, WEIGHT, rung, stored, trial, write
-from tuning.study import ZERO_PLACE, Axis, best, read_study, standing
+from tuning.space import Axis
+from tuning.study import ZERO_PLACE, best, place, read_study, standing
 
 
 def axis(d: dict) -> Axis:
@@ -101,12 +102,12 @@ def test_without_a_finished_trial_there_is_no_best(tmp_path: Path) -> None:
 
 def test_places_are_even_in_the_logarithm_and_zero_stands_apart() -> None:
     weight, share, rate = axis(WEIGHT), axis(SHARE), axis(RATE)
-    assert [weight.place(v) for v in (0.01, 0.1, 1.0)] == pytest.approx([0, 0.5, 1])
-    assert weight.place(0.0) == ZERO_PLACE < weight.place(0.01)
-    assert [share.place(v) for v in (0.1, 0.3, 0.5)] == pytest.approx([0, 0.5, 1])
-    assert rate.place(0.1) == pytest.approx(1.5)
+    assert [place(weight, v) for v in (0.01, 0.1, 1.0)] == pytest.approx([0, 0.5, 1])
+    assert place(weight, 0.0) == ZERO_PLACE < place(weight, 0.01)
+    assert [place(share, v) for v in (0.1, 0.3, 0.5)] == pytest.approx([0, 0.5, 1])
+    assert place(rate, 0.1) == pytest.approx(1.5)
 
 
 def test_an_axis_of_one_value_has_a_place() -> None:
-    assert axis(WEIGHT | {"low": 0.5, "high": 0.5}).place(0.5) == 0
-    assert axis(SHARE | {"low": 0.5, "high": 0.5}).place(0.5) == 0
+    assert place(axis(WEIGHT | {"low": 0.5, "high": 0.5}), 0.5) == 0
+    assert place(axis(SHARE | {"low": 0.5, "high": 0.5}), 0.5) == 0

@@ -12,7 +12,8 @@ import pytest
 
 from motionsynth.errors import InputError
 from tests.tiny_studies import AXES, RUNS, random_trials, rung, stored, trial
-from tuning.tables import best, importance, markdown, table
+from tuning.study import best
+from tuning.tables import importance, markdown, table
 
 DECIDES = {
     "loss_weights.flow": lambda v: 0.5 + (0.2 if v["loss_weights.flow"] == 0 else 0.0),

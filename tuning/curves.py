@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ import numpy as np
 
 from motionsynth.errors import InputError
 from motionsynth.view import FLOOR, INK, QUIET
-from tuning.study import ZERO_PLACE, Axis, Study, best, text
+from tuning.space import Axis
+from tuning.study import ZERO_PLACE, Study, best, place, text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,23 +88,23 @@ def _panel(axes: Axes, study: Study, axis: Axis) -> None:
     values = [t.values[axis.name] for t in study.trials]
     if axis.kind == "choice":
         named = list(dict.fromkeys(text(v) for v in (*axis.choices, axis.default, *values)))
-        place = lambda v: float(named.index(text(v)))  # noqa: E731
+        at = lambda v: float(named.index(text(v)))  # noqa: E731
         ticks = {float(i): n for i, n in enumerate(named)}
     else:
-        place = axis.place
+        at = partial(place, axis)
         space = np.linspace if axis.kind == "linear" else np.geomspace
-        ticks = {place(v): f"{v:.3g}" for v in space(axis.low, axis.high, 3).tolist()}
-        off = ZERO_PLACE in (place(v) for v in (*values, axis.default))
+        ticks = {at(v): f"{v:.3g}" for v in space(axis.low, axis.high, 3).tolist()}
+        off = ZERO_PLACE in (at(v) for v in (*values, axis.default))
         if axis.kind == "weight" or (axis.kind == "log" and off):
             ticks[ZERO_PLACE] = "0"
             axes.axvline(ZERO_PLACE / 2, color=FLOOR, linewidth=0.8)
     shown = [t for t in study.trials if t.rungs and math.isfinite(t.rungs[-1].rare_recall)]
     done = [t for t in shown if study.finished(t)]
     points = lambda ts: (  # noqa: E731
-        [place(t.values[axis.name]) for t in ts],
+        [at(t.values[axis.name]) for t in ts],
         [100 * t.rungs[-1].rare_recall for t in ts],
     )
-    axes.axvline(place(axis.default), color=QUIET, linewidth=1, linestyle="--", label="default")
+    axes.axvline(at(axis.default), color=QUIET, linewidth=1, linestyle="--", label="default")
     if hollow := [t for t in shown if t not in done]:
         axes.scatter(*points(hollow), s=14, facecolors="none", edgecolors=QUIET, label="stopped early")
     if done:
@@ -110,9 +112,9 @@ def _panel(axes: Axes, study: Study, axis: Axis) -> None:
         axes.scatter(x, y, s=14, color=DOT, alpha=0.7, linewidths=0, label="finished")
         apart = np.full(len(x), axis.kind == "choice") | ((x == ZERO_PLACE) & (axis.kind != "linear"))
         axes.plot(*running_median(x[~apart], y[~apart]), color=INK, linewidth=1.2, label="running median")
-        for at in np.unique(x[apart]):
-            if (here := x == at).sum() >= 3:
-                axes.plot(at + np.array([-0.05, 0.05]), [np.median(y[here])] * 2, color=INK, linewidth=1.2)
+        for spot in np.unique(x[apart]):
+            if (here := x == spot).sum() >= 3:
+                axes.plot(spot + np.array([-0.05, 0.05]), [np.median(y[here])] * 2, color=INK, linewidth=1.2)
         axes.scatter(*points([best(study)]), s=60, marker="*", color=BEST, zorder=4, label="best")
     axes.set_xticks(list(ticks), list(ticks.values()), fontsize=7)
     axes.tick_params(labelsize=7, colors=INK)

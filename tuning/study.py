@@ -18,49 +18,14 @@ from motionsynth.errors import InputError
 from motionsynth.metrics_gain import Interval
 from rayjobs.cli import check_name
 from storage import Storage
+from tuning.space import KINDS, Axis
 
 ROOT = "studies"
 STUDY = "study.json"
-KINDS = ("weight", "log", "linear", "choice")
 DEFAULT = 0
 """Number of the trial of the default setting."""
 ZERO_PLACE = -0.15
 """Where a weight of 0 stands, in units of its range: apart from the smallest weight, on the same side."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Axis:
-    """A setting that was searched, as the study recorded it.
-
-    Attributes:
-        kind: `weight` (logarithmic, or exactly 0), `log`, `linear` or `choice`.
-        low, high: Range; NaN for `choice`.
-        choices: Of `choice`.
-    """
-
-    name: str
-    kind: str
-    default: Any
-    low: float
-    high: float
-    choices: tuple[Any, ...]
-
-    def place(self, value: Any) -> float:
-        """Where a number stands: 0 and 1 are the ends of the range, `ZERO_PLACE` is 0 on a logarithmic axis."""
-        if self.kind == "linear":
-            return (value - self.low) / (self.high - self.low) if self.high > self.low else value - self.low
-        if value <= 0:
-            return ZERO_PLACE
-        span = math.log(self.high / self.low)
-        return math.log(value / self.low) / (span or 1.0)
-
-    @property
-    def searched(self) -> str:
-        """The range in words."""
-        if self.kind == "choice":
-            return " or ".join(text(c) for c in self.choices)
-        how = {"weight": ", logarithmic, or 0", "log": ", logarithmic"}.get(self.kind, "")
-        return f"{text(self.low)} to {text(self.high)}{how}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,7 +133,7 @@ def _head(d: Mapping[str, Any]) -> dict[str, Any]:
         choice = a["kind"] == "choice"
         if a["kind"] not in KINDS:
             raise ValueError(f"unknown kind of axis '{a['kind']}'")
-        low, high = (math.nan, math.nan) if choice else (float(a["low"]), float(a["high"]))
+        low, high = (0.0, 0.0) if choice else (float(a["low"]), float(a["high"]))
         if a["kind"] in ("weight", "log") and not 0 < low <= high:
             raise ValueError(f"axis {a['name']} is logarithmic from {low} to {high}")
         choices = tuple(a["choices"]) if choice else ()
@@ -227,6 +192,26 @@ def standing(study: Study) -> list[Trial]:
         return not study.finished(t), -reached, -recall if math.isfinite(recall) else math.inf, t.number
 
     return sorted(study.trials, key=key)
+
+
+def place(axis: Axis, value: Any) -> float:
+    """Where a number stands in a picture: 0 and 1 are the ends of the range; unlike by `Axis.position`, a value outside
+    of it stands outside, and 0 on a logarithmic axis at `ZERO_PLACE`.
+    """
+    if axis.kind == "linear":
+        return (value - axis.low) / (axis.high - axis.low) if axis.high > axis.low else value - axis.low
+    if value <= 0:
+        return ZERO_PLACE
+    span = math.log(axis.high / axis.low)
+    return math.log(value / axis.low) / (span or 1.0)
+
+
+def searched(axis: Axis) -> str:
+    """An axis's range in words."""
+    if axis.kind == "choice":
+        return " or ".join(text(c) for c in axis.choices)
+    how = {"weight": ", logarithmic, or 0", "log": ", logarithmic"}.get(axis.kind, "")
+    return f"{text(axis.low)} to {text(axis.high)}{how}"
 
 
 def text(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 study = read_study(storage, "first")
 print(markdown(study))
-response_curves(study, "first.png")
 """
 
 from __future__ import annotations
@@ -14,16 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from motionsynth.errors import InputError
 from motionsynth.metrics_gain import Interval, paired_interval
-from tuning.curves import response_curves
-from tuning.study import DEFAULT, Axis, Rung, Study, Trial, best, number, read_study, standing, text
+from tuning.study import (
+    DEFAULT,
+    Rung,
+    Study,
+    best,
+    number,
+    place,
+    searched,
+    standing,
+    text,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-__all__ = [
-    "Axis", "Rung", "Study", "Trial", "best", "importance", "markdown", "read_study", "response_curves", "standing",
-    "table",
-]  # fmt: skip
 
 FEWEST = 8
 """Finished trials below which an importance would be chance."""
@@ -65,7 +68,7 @@ def importance(study: Study) -> dict[str, float]:
             at = [text(v) for v in own]
             spaces[axis.name] = CategoricalDistribution(tuple(dict.fromkeys(at)))
         else:
-            at = [axis.place(v) for v in own]
+            at = [place(axis, v) for v in own]
             spaces[axis.name] = FloatDistribution(min(0.0, *at), max(1.0, *at))
         for setting, value in zip(settings, at, strict=True):
             setting[axis.name] = value
@@ -145,7 +148,7 @@ def markdown(study: Study) -> str:
         f"# Study {study.name}: recipe {study.recipe} on {study.dataset}",
         f"{len(study.trials)} trials by {study.algorithm} (seed {study.seed}), judged after {rungs} of the steps"
         f"{': ' + counted if counted else ''}.",
-        grid(["axis", "searched", "default"], [[a.name, a.searched, text(a.default)] for a in study.axes]),
+        grid(["axis", "searched", "default"], [[a.name, searched(a), text(a.default)] for a in study.axes]),
         "## Trials",
         _trials(study),
         "## What mattered",
