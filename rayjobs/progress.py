@@ -27,6 +27,8 @@ WATCH_SECONDS = 5.0
 WARN_SECONDS = 60.0
 WARN_FACTOR = 10.0
 """A warning when nothing has finished for so many times the usual time, and at least `WARN_SECONDS`."""
+WARN_FIRST_SECONDS = 300.0
+"""The same while nobody knows the usual time: workers that only just start are no news."""
 FAILURES_SAID = 100
 """Failed units that are kept by name; the others are counted."""
 
@@ -208,11 +210,16 @@ class Progress:
             if silent > allowed:
                 if self._end_stalled(last, silent, usual, allowed):
                     return
-            elif silent > max(WARN_SECONDS, WARN_FACTOR * (usual or 0), warn_at):
+            elif silent > max(self._patience(usual), warn_at):
                 logger.warning("%s%s", self._silence(silent, usual), self._and_then(allowed))
                 warn_at = 2 * silent
             elif silent < warn_at / 2:
                 warn_at = 0.0
+
+    @staticmethod
+    def _patience(usual: float | None) -> float:
+        """Seconds without anything finished that are not worth a word."""
+        return WARN_FIRST_SECONDS if usual is None else max(WARN_SECONDS, WARN_FACTOR * usual)
 
     def _silence(self, silent: float, usual: float | None) -> str:
         known = f"usual: {_duration(usual)}" if usual is not None else "how long is usual is not known yet"
