@@ -35,6 +35,11 @@ class Interval:
         """Whether the whole interval lies on one side of zero (False without an interval)."""
         return self.lo > 0 or self.hi < 0
 
+    def __str__(self) -> str:
+        """With signs and one decimal, as differences in points are written: `+1.5 [-0.2, +3.2]`."""
+        bounds = f" [{self.lo:+.1f}, {self.hi:+.1f}]" if math.isfinite(self.lo) else ""
+        return f"{self.mean:+.1f}{bounds}"
+
 
 def improvement(augmented: float, baseline: float) -> float:
     """Relative gain in per cent: Galstyan 2025, eq. 7.

@@ -384,11 +384,7 @@ def format_table(summaries: Sequence[ArmSummary]) -> str:
     gap = any(s.arm == "ceiling" and s.difference and s.difference.lo > 0 for s in summaries)
     for s in summaries:
         d = s.difference
-        against = (
-            ""
-            if d is None
-            else f"{d.mean:+5.1f} [{d.lo:+.1f}, {d.hi:+.1f}]{' *' if d.excludes_zero else '  '}"
-        )
+        against = "" if d is None else f"{d}{' *' if d.excludes_zero else '  '}"
         closed = (
             ""
             if not gap or np.isnan(s.gap_closed) or s.arm in ("strong", "ceiling")

@@ -201,7 +201,10 @@ def parse(options: type[Any], args: list[str]) -> Any:
     except SystemExit as e:
         if not e.code:
             raise
-        said = [re.sub(r"[\u2500-\u257f]|-{4,}", " ", line) for line in heard.getvalue().splitlines()]
+        lines = [
+            line for line in heard.getvalue().splitlines() if not line.startswith("\u256d")
+        ]  # the box's title
+        said = [re.sub(r"[\u2500-\u257f]|-{4,}", " ", line) for line in lines]
         said = [s.strip() for s in said if s.strip() and "full helptext" not in s and "--help" not in s]
         raise InputError(
             f"The command line is not understood ({' '.join(' '.join(said).split())}); see python -m {program} --help."

@@ -56,9 +56,7 @@ def tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
             for rival in (a for a in (*RIVAL_ARMS, *unrefined) if a in shown):
                 d = paired_difference(scarce, arm, rival)
                 against.append({"recogniser": name, "arm": arm, "rival": rival, **asdict(d)})
-                text.append(
-                    f"{arm} - {rival}: {d.mean:+.1f} [{d.lo:+.1f}, {d.hi:+.1f}] points of rare recall, paired"
-                )
+                text.append(f"{arm} - {rival}: {d} points of rare recall, paired")
         recalls += [
             {
                 "recogniser": name,

@@ -37,7 +37,7 @@ def test_t_interval_of_a_worked_example():
     got = paired_interval([1, 2, 3, 4, 5])
     assert (got.mean, got.n) == (3.0, 5)
     assert got.lo == pytest.approx(3 - 1.96324, abs=1e-4) and got.hi == pytest.approx(3 + 1.96324, abs=1e-4)
-    assert got.excludes_zero
+    assert got.excludes_zero and str(got) == "+3.0 [+1.0, +5.0]"
 
 
 @pytest.mark.parametrize("method", ["t", "bootstrap"])
@@ -63,6 +63,7 @@ def test_missing_pairs_are_left_out_and_one_value_has_no_interval():
     assert paired_interval([1.0, math.nan, 3.0]).n == 2
     single = paired_interval([0.7])
     assert single.mean == 0.7 and math.isnan(single.lo) and not single.excludes_zero
+    assert str(single) == "+0.7"
 
 
 def test_wilson_interval_of_published_examples():

@@ -343,6 +343,9 @@ def test_an_uncertain_gain_has_no_star() -> None:
     assert gan.difference is not None and gan.difference.mean > 0 and not gan.difference.excludes_zero
     line = next(row for row in format_table([gan]).splitlines() if row.startswith("gan"))
     assert "*" not in line
+    single = summarise([r for r in records(recall) if r.draw == 0 and r.seed == 1])
+    lines = {row.split()[0]: row for row in format_table(single).splitlines()}
+    assert "+6.0" in lines["gan"] and "nan" not in lines["gan"]
 
 
 def test_a_missing_pair_is_left_out_of_the_difference() -> None:

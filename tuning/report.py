@@ -161,7 +161,7 @@ def test_winner(options: Options, storage: Storage) -> dict[str, Any]:
         text += [
             f"recogniser {recogniser}, rare classes, test people",
             format_table(summarise(mine)),
-            f"tuned - default: {d.mean:+.1f} [{d.lo:+.1f}, {d.hi:+.1f}] points of rare recall, paired",
+            f"tuned - default: {d} points of rare recall, paired",
             "",
         ]
     result = {

@@ -241,9 +241,7 @@ def _percent(share: float) -> str:
 
 
 def _gain(i: Interval) -> str:
-    if not math.isfinite(i.mean):
-        return ""
-    return f"{i.mean:+.1f} [{i.lo:+.1f}, {i.hi:+.1f}]" if math.isfinite(i.lo) else f"{i.mean:+.1f}"
+    return str(i) if math.isfinite(i.mean) else ""
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
