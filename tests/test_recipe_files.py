@@ -17,7 +17,6 @@ from motionsynth.motion import MotionSet
 from motionsynth.plans import SCORE_PLANS, ScorePlan, published_training, score_plan
 from motionsynth.recipe_files import read_recipe, recipe_from_dict, recipe_to_dict
 from motionsynth.recipes import RECIPES, Recipe, get_recipe
-from motionsynth.recognition import RecogniserTraining
 from motionsynth.splits import Split
 from rayjobs import train
 from storage import Storage
@@ -129,7 +128,7 @@ def test_scores_start_from_the_plan_of_their_recogniser() -> None:
         {"training": {"recogniser": "stgcn", "mixup": 1}},
     ]
     fast, slow = recipe_from_dict({"base": "demo", "scores": scores}, "x").scores
-    assert fast == ScorePlan(training=RecogniserTraining(steps=100), seeds=7)
+    assert fast == ScorePlan(training=get_recipe("demo").scores[0].training, seeds=7)
     plan = score_plan("stgcn")
     assert slow == replace(plan, training=replace(plan.training, mixup=1.0))
 
