@@ -252,6 +252,40 @@ def _generator(arm: str, generators: Sequence[str]) -> str:
     return name if name in generators else ""
 
 
+def _missing(storage: Storage, dataset: str, tasks: Sequence[tuple[Task, Bed]]) -> list[Task]:
+    """Those without a record, each once."""
+    have = {Path(o.key).stem for o in storage.list(experiment.scores_prefix(dataset))}
+    return list({t.id: t for t, _ in tasks if t.id not in have}.values())
+
+
+def train_missing(
+    storage: Storage,
+    dataset: str,
+    run: str,
+    tasks: Sequence[tuple[Task, Bed]],
+    connect: Callable[[], Connection],
+    workers: int = 0,
+) -> int:
+    """Train and judge those recognisers that have no record yet; returns how many.
+
+    Args:
+        storage, dataset: Where.
+        run: Whose `status` tells of it.
+        tasks: See `plan_tasks`.
+        connect: Called only if there is work to do.
+        workers: Processes (0: one per core).
+
+    Raises:
+        InputError: the workers do not fit.
+        JobError: some recognisers failed; the others' records are kept.
+    """
+    todo = _missing(storage, dataset, tasks)
+    if todo:
+        prefix = experiment.scores_prefix(dataset)
+        _run_all(storage, dataset, prefix, todo, connect(), workers, experiment.run_prefix(run, dataset))
+    return len(todo)
+
+
 def score(
     storage: Storage,
     dataset: str,
@@ -272,11 +306,8 @@ def score(
     began = time.monotonic()
     prefix = experiment.scores_prefix(dataset)
     tasks = plan_tasks(storage, dataset, run, recipe, only, refined)
-    have = {Path(o.key).stem for o in storage.list(prefix)}
-    todo = list({t.id: t for t, _ in tasks if t.id not in have}.values())
-    readings = _count_reading(storage, dataset, recipe, bool(todo))
-    if todo:
-        _run_all(storage, dataset, prefix, todo, connect(), workers, experiment.run_prefix(run, dataset))
+    readings = _count_reading(storage, dataset, recipe, bool(_missing(storage, dataset, tasks)))
+    trained = train_missing(storage, dataset, run, tasks, connect, workers)
     records = stored_records(storage, dataset, tasks)
     quality = [
         {"generator": t.generator, **json.loads(storage.read(f"{prefix}/{t.id}.json"))}
@@ -294,7 +325,7 @@ def score(
         "draws": 1 if recipe.bed.scarcity == "full" else recipe.draws,
         "git_revision": git_revision(),
         "test_readings": readings,
-        "trained": len(todo),
+        "trained": trained,
         "recognisers": [asdict(p) for p in recipe.scores],
         "class_names": list(tasks[0][1].train.class_names),
         **tables(records, recipe),

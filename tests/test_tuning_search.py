@@ -87,7 +87,7 @@ def wait_for(what: Any, process: subprocess.Popen, seconds: float = 200) -> Any:
 @pytest.mark.timeout(900)
 def test_killed_twice_it_goes_on_and_its_winner_runs(tmp_path: Path) -> None:
     storage = prepare(Storage(tmp_path / "out"))
-    wanted = command(storage, "--trials", "5", "--at-once", "2", "--algorithm", "random")
+    wanted = command(storage, "--trials", "5", "--at-once", "2", "--algorithm", "random", "--confirm", "2")
     process = subprocess.Popen(wanted, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         # A trial in the middle: Tune starts it again.
@@ -115,7 +115,8 @@ def test_killed_twice_it_goes_on_and_its_winner_runs(tmp_path: Path) -> None:
     result = json.loads(done.stdout.splitlines()[-1])
     records = load_records(storage, "s")
     assert [r["number"] for r in records] == list(range(5)) and all(r["ended"] for r in records)
-    assert {r["id"]: r for r in records if r["id"] in before} == before
+    searched = [{k: v for k, v in r.items() if k != "confirmed"} for r in records]
+    assert {r["id"]: r for r in searched if r["id"] in before} == before
     assert result["trials"] == 5 and done.stdout.count("\ntrial ") == 5 - len(before)
     # What each number tries is decided by the seed, whatever was killed.
     _, axes = search.planned(options(storage), storage)
@@ -124,13 +125,21 @@ def test_killed_twice_it_goes_on_and_its_winner_runs(tmp_path: Path) -> None:
     assert records[0]["values"] == {a.name: a.default for a in axes}
     assert records[0]["rungs"][-1]["fraction"] == 1.0
 
+    # The best and the default were judged again by a seed that had not chosen them, and the best by it won.
+    again = {r["number"]: r["confirmed"] for r in records if r.get("confirmed")}
+    ended = [r for r in records if r["rungs"][-1]["fraction"] == 1]
+    best = sorted(ended, key=lambda r: (-r["rungs"][-1]["rare_recall"], r["number"]))[:2]
+    assert set(again) == {0, *(r["number"] for r in best)}
+    assert all({run["seed"] for run in judged["runs"]} == {1} for judged in again.values())
+    assert result["winner"] == max(again, key=lambda n: (again[n]["rare_recall"], -n))
+
     # Once more: nothing is left to do, and Ray is not asked for.
-    again = search.verb(options(storage, trials=5, at_once=2, algorithm="random"))
+    again = search.verb(options(storage, trials=5, at_once=2, algorithm="random", confirm=2))
     assert again["winner"] == result["winner"]
     base = tmp_path / "out" / "studies" / "s"
     assert (base / "response.png").read_bytes()[:4] == b"\x89PNG"
     rows = pq.read_table(base / "trials.parquet").to_pylist()
-    assert len(rows) == sum(len(r["rungs"]) for r in records)
+    assert len(rows) == sum(len(r["rungs"]) for r in records) + sum(bool(r.get("confirmed")) for r in records)
     assert "loss_weights.flow" in (base / "report.md").read_text()
     # The winner's recipe is read by every job.
     winner = records[result["winner"]]["values"]
@@ -157,7 +166,7 @@ def test_on_s3_with_tpe_and_the_test_half_last(s3_uri: str) -> None:
     assert any("events.out.tfevents" in o.key for o in storage.list("studies/s/tune"))
     study = read_study(storage, "s")
     # Whoever won, let trial 1 have done so: then there is something to compare.
-    record = records[1] | {"rungs": [records[1]["rungs"][0] | {"rare_recall": 1.5}]}
+    record = records[1] | {"confirmed": records[1]["confirmed"] | {"rare_recall": 1.5}}
     storage.write("studies/s/trials/00001.json", json.dumps(record).encode())
     judged = subprocess.run(
         [
@@ -214,6 +223,7 @@ def test_a_population_changes_its_settings_and_repeats_itself(tmp_path: Path) ->
         ({"vary": ("mixup=0:0.5", "mixup=0:0.4")}, "each name once"),
         ({"minutes": 1e-6}, "the budget is 1e-06; raise --minutes"),
         ({"resume": True}, "There is no study 's' to resume"),
+        ({"confirm": -1}, "--confirm is -1; it must be at least 0"),
     ],
 )
 def test_wrong_wishes_are_one_sentence_before_ray_starts(

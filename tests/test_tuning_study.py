@@ -111,3 +111,19 @@ def test_places_are_even_in_the_logarithm_and_zero_stands_apart() -> None:
 def test_an_axis_of_one_value_has_a_place() -> None:
     assert place(axis(WEIGHT | {"low": 0.5, "high": 0.5}), 0.5) == 0
     assert place(axis(SHARE | {"low": 0.5, "high": 0.5}), 0.5) == 0
+
+
+def test_new_seeds_decide_where_there_are_such(tmp_path: Path) -> None:
+    """Trial 2 was the best of the search; of those that were judged again the default is."""
+    study = stored(
+        tmp_path,
+        [
+            trial(0, [rung(0.60)], confirmed=rung(0.63)),
+            trial(1, [rung(0.64)], confirmed=rung(0.63)),
+            trial(2, [rung(0.66)], confirmed=rung(0.58)),
+            trial(3, [rung(0.65)]),
+        ],
+    )
+    assert [t.number for t in standing(study)] == [2, 3, 1, 0]
+    assert best(study).number == 0 and best(study).final.rare_recall == 0.63
+    assert study.trials[3].final.rare_recall == 0.65

@@ -121,6 +121,27 @@ def test_the_report_compares_the_winner_with_the_default_run_by_run(tmp_path: Pa
     assert "`python -m tuning.report --run first --test`" in text
 
 
+def test_what_new_seeds_say_of_the_best_is_told_apart(tmp_path: Path) -> None:
+    study = stored(
+        tmp_path,
+        [
+            trial(0, [rung(0.60)], confirmed=rung(0.59)),
+            trial(1, [rung(0.66)], confirmed=rung(0.61)),
+            trial(2, [rung(0.65)]),
+        ],
+    )
+    text = markdown(study)
+    section = text.split("## The best again, by new seeds")[1].split("##")[0]
+    lines = [line.split(" | ") for line in section.splitlines() if line.startswith(("| 0 ", "| 1 ", "| 2 "))]
+    assert [(li[0], li[1], li[-1]) for li in lines] == [("| 1", "61.0", "66.0 |"), ("| 0", "59.0", "60.0 |")]
+    assert "Winner - default: +2.0 [" in text and "best of 2 trials" in text
+    rows = table(study).to_pylist()
+    assert [(r["number"], r["confirmed"], r["rare_recall"]) for r in rows] == [
+        (0, False, 0.60), (0, True, 0.59), (1, False, 0.66), (1, True, 0.61), (2, False, 0.65),
+    ]  # fmt: skip
+    assert "new seeds" not in markdown(stored(tmp_path / "none", [trial(0, [rung(0.6)])]))
+
+
 def test_several_recognisers_are_paired_each_with_its_own(tmp_path: Path) -> None:
     """Two recognisers give two runs for each bed and seed; none may take another's place."""
     default, winner = rung(0.60), rung(0.62)

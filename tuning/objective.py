@@ -11,13 +11,13 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from motionsynth.beds import BedSpec
+from motionsynth.beds import Bed, BedSpec
 from motionsynth.generators import sampling_fields
 from motionsynth.metrics_gain import paired_interval
 from motionsynth.protocol import REFINED
@@ -26,6 +26,9 @@ from rayjobs import cli, experiment, refine, score, train
 from rayjobs.generate_beds import generate_beds
 from storage import Storage
 from tuning.space import Axis, applied
+
+STRONG = "tune-strong"
+"""Run of what belongs to no trial alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +81,7 @@ class Judged:
         gain: Rare recall over the strong real arm in points, paired by draw and seed: mean, lo, hi, n.
         runs: Of each draw and seed: recogniser, bed, seed, rare_recall, strong.
         seconds: Spent on this rung.
+        clips: Run that holds its clips.
     """
 
     fraction: float
@@ -87,6 +91,7 @@ class Judged:
     gain: Mapping[str, float]
     runs: Sequence[Mapping[str, Any]]
     seconds: float
+    clips: str
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -117,9 +122,40 @@ def evaluate(job: Job, values: Mapping[str, Any], past: Sequence[Segment] = ()) 
         yield _judge(job, recipe, run, fraction, steps, time.perf_counter() - began)
 
 
+def confirm(
+    job: Job,
+    trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    seeds: int,
+    connect: Callable[[], Any],
+) -> list[Judged]:
+    """Judge trials again, by recognisers of seeds that the search has not seen, over all workers.
+
+    The best of many trials is one whose seeds were kind to it; new ones are kind to nobody in particular.
+
+    Args:
+        job: What the trials share.
+        trials: Of each its settings and its last rung, as recorded.
+        seeds: New ones, for each draw.
+        connect: Called only if there is a recogniser to train.
+    """
+    first = job.recipe.scores[0].seeds
+    more = replace(job.recipe, scores=(replace(job.recipe.scores[0], seeds=first + seeds),))
+    recipes = [applied(more, values) for values, _ in trials]
+    tasks = [
+        pair
+        for recipe, (_, reached) in zip(recipes, trials, strict=True)
+        for pair in _tasks(job, recipe, reached["clips"], first)
+    ]
+    score.train_missing(job.storage, job.dataset, STRONG, tasks, connect)
+    return [
+        _judge(job, recipe, reached["clips"], reached["fraction"], reached["steps"], 0.0, from_seed=first)
+        for recipe, (_, reached) in zip(recipes, trials, strict=True)
+    ]
+
+
 def strong_arm(job: Job, connect: Callable[[], Any]) -> None:
     """Train the real arm that every trial is compared with, once, over all workers."""
-    score.score(job.storage, job.dataset, "tune-strong", job.recipe, connect, only=("strong",))
+    score.score(job.storage, job.dataset, STRONG, job.recipe, connect, only=("strong",))
 
 
 def trains_apart(job: Job, axes: Sequence[Axis]) -> bool:
@@ -210,11 +246,17 @@ def _clips(job: Job, recipe: Recipe, trained: str) -> str:
     return run
 
 
-def _judge(job: Job, recipe: Recipe, run: str, fraction: float, steps: int, seconds: float) -> Judged:
+def _tasks(job: Job, recipe: Recipe, run: str, from_seed: int = 0) -> list[tuple[score.Task, Bed]]:
+    """Recognisers of the real arm and of that which is judged, on the clips of a run."""
+    tasks = score.plan_tasks(job.storage, job.dataset, run, recipe, ("strong", job.arm.split(":")[0]))
+    return [(t, bed) for t, bed in tasks if t.arm in ("strong", job.arm) and t.seed >= from_seed]
+
+
+def _judge(
+    job: Job, recipe: Recipe, run: str, fraction: float, steps: int, seconds: float, from_seed: int = 0
+) -> Judged:
     began = time.perf_counter()
-    arms = ("strong", job.arm.split(":")[0])
-    tasks = score.plan_tasks(job.storage, job.dataset, run, recipe, arms)
-    tasks = [(task, bed) for task, bed in tasks if task.arm in ("strong", job.arm)]
+    tasks = _tasks(job, recipe, run, from_seed)
     prefix = experiment.scores_prefix(job.dataset)
     scorer = score.Scorer(job.storage, job.dataset, prefix)
     for task, _ in tasks:
@@ -242,6 +284,7 @@ def _judge(job: Job, recipe: Recipe, run: str, fraction: float, steps: int, seco
             for r, s in pairs
         ],
         seconds=round(seconds + time.perf_counter() - began, 2),
+        clips=run,
     )
 
 

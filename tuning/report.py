@@ -98,8 +98,8 @@ def write_report(storage: Storage, name: str) -> dict[str, Any]:
         "trials": len(study.trials),
         "winner": winner.number,
         "values": dict(winner.values),
-        "rare_recall": winner.rungs[-1].rare_recall,
-        "gain": asdict(winner.rungs[-1].gain),
+        "rare_recall": winner.final.rare_recall,
+        "gain": asdict(winner.final.gain),
         "recipe": f"{base}/{BEST}",
         "text": text,
     }

@@ -37,7 +37,7 @@ from tuning import report
 from tuning.objective import Job, strong_arm, train_once, trains_apart, trial_seconds
 from tuning.space import GROUPS, Axis, derive, setting, varied
 from tuning.study import ROOT, STUDY
-from tuning.trials import Halving, Recorder, load_records, make_trainable, reached_end
+from tuning.trials import Halving, Recorder, confirm_best, load_records, make_trainable, reached_end
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,9 @@ class Options(score.Options):
         at_once: Trials at a time (default: as many as fit).
         cpus_per_trial: CPUs that each holds.
         gpus_per_trial: GPUs that each holds; a fraction lets several share one.
+        confirm: So many of the best trials, and the recipe as it is, are judged again by new seeds of the recogniser.
+            The best by these is the winner: the best of many trials owes much of its lead to chance. 0: none.
+        confirm_seeds: New seeds for each draw (default: as many as the recipe scores with).
         resume: Refuse to start a new study: go on with that of this name.
     """
 
@@ -82,6 +85,8 @@ class Options(score.Options):
     at_once: int = 0
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
+    confirm: int = 4
+    confirm_seeds: int = 0
     resume: bool = False
 
 
@@ -120,9 +125,17 @@ def verb(options: Options) -> dict[str, Any]:
     if not any(map(reached_end, records)):
         listed = "\n".join(f"  {said}" for said in sorted({r["error"] for r in records if r["error"]}))
         raise cli.JobError(f"No trial came to its end; the same command goes on.\n{listed}".rstrip())
+    if options.confirm:
+        confirm_best(job, name, options.confirm, _new_seeds(options), lambda: options.connect(storage))
     result = report.write_report(storage, name)
     print(result.pop("text"))
     return result
+
+
+def _new_seeds(options: Options) -> int:
+    """Seeds by which the best trials are judged again."""
+    whole = score.with_scores(get_recipe(options.recipe), options.recogniser, 0)
+    return options.confirm_seeds or whole.scores[0].seeds
 
 
 def planned(options: Options, storage: Storage) -> tuple[Job, tuple[Axis, ...]]:
@@ -138,7 +151,7 @@ def planned(options: Options, storage: Storage) -> tuple[Job, tuple[Axis, ...]]:
             )
     if options.reduction < 2:
         raise InputError(f"--reduction is {options.reduction}; it must be at least 2.")
-    for what in ("minutes", "at_once", "gpus_per_trial"):
+    for what in ("minutes", "at_once", "gpus_per_trial", "confirm", "confirm_seeds"):
         if not 0 <= getattr(options, what) < math.inf:
             raise InputError(
                 f"--{what.replace('_', '-')} is {getattr(options, what)}; it must be at least 0."

@@ -53,6 +53,7 @@ class Trial:
 
     Attributes:
         rungs: From the first to the last that it reached.
+        confirmed: The last one judged again by seeds that did not choose it; None where it was not.
         ended: False while it runs, and where the search was interrupted.
         error: Why it failed; "" if it did not.
     """
@@ -63,6 +64,12 @@ class Trial:
     rungs: tuple[Rung, ...]
     ended: bool
     error: str
+    confirmed: Rung | None = None
+
+    @property
+    def final(self) -> Rung:
+        """What it is worth: by new seeds where there are such, or else at its last rung."""
+        return self.confirmed or self.rungs[-1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,12 +153,7 @@ def _head(d: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trial(d: Mapping[str, Any], axes: Sequence[str]) -> Trial:
-    rungs = []
-    for r in d["rungs"]:
-        gain = r["gain"] or {"n": 0}
-        interval = Interval(**{k: number(gain.get(k)) for k in ("mean", "lo", "hi")}, n=gain["n"])
-        figures = {k: number(r[k]) for k in ("fraction", "rare_recall", "macro", "seconds")}
-        rungs.append(Rung(steps=int(r["steps"]), gain=interval, runs=tuple(r["runs"]), **figures))
+    rungs = [_rung(r) for r in d["rungs"]]
     values = {a: d["values"][a] for a in axes}
     rungs.sort(key=lambda r: r.fraction)
     return Trial(
@@ -161,7 +163,15 @@ def _trial(d: Mapping[str, Any], axes: Sequence[str]) -> Trial:
         rungs=tuple(rungs),
         ended=bool(d.get("ended", True)),
         error=d.get("error") or "",
+        confirmed=_rung(d["confirmed"]) if d.get("confirmed") else None,
     )
+
+
+def _rung(d: Mapping[str, Any]) -> Rung:
+    gain = d["gain"] or {"n": 0}
+    interval = Interval(**{k: number(gain.get(k)) for k in ("mean", "lo", "hi")}, n=gain["n"])
+    figures = {k: number(d[k]) for k in ("fraction", "rare_recall", "macro", "seconds")}
+    return Rung(steps=int(d["steps"]), gain=interval, runs=tuple(d["runs"]), **figures)
 
 
 def number(value: float | None) -> float:
@@ -172,9 +182,13 @@ def number(value: float | None) -> float:
 def best(study: Study) -> Trial:
     """The finished trial of the highest rare recall; of equals the one that came first.
 
+    Where trials were judged again by new seeds, it is the best of these, by these seeds.
+
     Raises:
         InputError: none has finished.
     """
+    if again := [t for t in study.trials if t.confirmed is not None]:
+        return max(again, key=lambda t: (t.final.rare_recall, -t.number))
     first = standing(study)[:1]
     if not first or not study.finished(first[0]):
         raise InputError(

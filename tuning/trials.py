@@ -23,9 +23,9 @@ from rayjobs import cli
 from rayjobs.progress import Progress
 from rayjobs.units import unit
 from storage import Storage
-from tuning.objective import Job, Segment, evaluate
+from tuning.objective import Job, Segment, confirm, evaluate
 from tuning.space import Axis
-from tuning.study import ROOT
+from tuning.study import DEFAULT, ROOT
 
 STATE = "state.json"
 
@@ -206,14 +206,49 @@ class Recorder(Callback):
 
     def _write(self, record: dict[str, Any]) -> None:
         self.records[record["number"]] = record
-        self.storage.write(
-            f"{_folder(self.name)}/{record['id']}.json", json.dumps(cli.plain(record), indent=1).encode()
+        write_record(self.storage, self.name, record)
+
+
+def confirm_best(job: Job, name: str, count: int, seeds: int, connect: Callable[[], Any]) -> None:
+    """Judge the best trials and the default again by new seeds (see `objective.confirm`), and keep it in their records.
+
+    Args:
+        job: What the trials share.
+        name: Of the study.
+        count: Of the best, besides the default.
+        seeds: New ones, for each draw; a trial that has as many is left alone.
+        connect: Called only if there is a recogniser to train.
+    """
+    finished = sorted(
+        filter(reached_end, load_records(job.storage, name)),
+        key=lambda r: (-r["rungs"][-1]["rare_recall"], r["number"]),
+    )
+    chosen = [r for i, r in enumerate(finished) if i < count or r["number"] == DEFAULT]
+    todo = [
+        r
+        for r in chosen
+        if len({run["seed"] for run in (r.get("confirmed") or {"runs": []})["runs"]}) < seeds
+    ]
+    if not todo:
+        return
+    judged = confirm(job, [(r["values"], r["rungs"][-1]) for r in todo], seeds, connect)
+    for record, now in zip(todo, judged, strict=True):
+        write_record(job.storage, name, record | {"confirmed": now.to_dict()})
+        print(
+            f"by {seeds} new seeds, trial {record['number']}: rare recall {100 * now.rare_recall:.1f} % "
+            f"({100 * record['rungs'][-1]['rare_recall']:.1f} % in the search), {now.gain['mean']:+.1f} over strong",
+            flush=True,
         )
 
 
 def reached_end(record: Mapping[str, Any]) -> bool:
     """Whether a trial was judged after its whole training."""
     return bool(record["rungs"]) and record["rungs"][-1]["fraction"] == 1 and not record["error"]
+
+
+def write_record(storage: Storage, name: str, record: Mapping[str, Any]) -> None:
+    """Store a trial's record."""
+    storage.write(f"{_folder(name)}/{record['id']}.json", json.dumps(cli.plain(record), indent=1).encode())
 
 
 def load_records(storage: Storage, name: str) -> list[dict[str, Any]]:
