@@ -165,16 +165,17 @@ def skel_diffusion_published() -> Recipe:
 
 
 def demo() -> Recipe:
-    """The bundled sample in minutes: small networks, 5 shots, two seeds."""
+    """The bundled sample in minutes: small networks, 5 shots, two draws and seeds."""
     return replace(
         motion_gan_fast(),
         generator_config=build_config("motion_gan", {"width": 128, "critic_width": 48}),
-        training=TrainingConfig(steps=150, rare_steps=50, report_every=50),
+        training=TrainingConfig(steps=110, rare_steps=40, report_every=50),
         bed=BedSpec(shots=5),
+        draws=2,
         synthetic_per_class=40,
-        scores=(ScorePlan(training=RecogniserTraining(steps=100), seeds=2),),
-        features=RecogniserTraining(steps=100),
-        refine=RefineConfig(folds=3, teacher=RecogniserTraining(steps=100)),
+        scores=(ScorePlan(training=RecogniserTraining(steps=80), seeds=2),),
+        features=RecogniserTraining(steps=80),
+        refine=RefineConfig(folds=3, teacher=RecogniserTraining(steps=80)),
         full=False,
     )
 

@@ -90,7 +90,7 @@ def run(command: Command) -> None:
     if command.ours is None:
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         text = re.sub(r"(^|(?<= ))python ", f"{shlex.quote(sys.executable)} ", command.text)
-        text = text.replace('"base": "demo", "draws": 2', '"base": "debug", "draws": 1').replace(
+        text = text.replace('"base": "demo", "draws": 3', '"base": "debug", "draws": 1').replace(
             "demo", SHORT
         )
         subprocess.run(text, shell=True, check=True, env=env, timeout=600)
