@@ -125,7 +125,7 @@ def verb(options: Options) -> dict[str, Any]:
     if not any(map(reached_end, records)):
         listed = "\n".join(f"  {said}" for said in sorted({r["error"] for r in records if r["error"]}))
         raise cli.JobError(f"No trial came to its end; the same command goes on.\n{listed}".rstrip())
-    if options.confirm:
+    if options.confirm and sum(r["ended"] for r in records) >= options.trials:
         confirm_best(job, name, options.confirm, _new_seeds(options), lambda: options.connect(storage))
     result = report.write_report(storage, name)
     print(result.pop("text"))
