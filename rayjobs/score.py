@@ -252,38 +252,10 @@ def _generator(arm: str, generators: Sequence[str]) -> str:
     return name if name in generators else ""
 
 
-def _missing(storage: Storage, dataset: str, tasks: Sequence[tuple[Task, Bed]]) -> list[Task]:
+def missing(storage: Storage, dataset: str, tasks: Sequence[tuple[Task, Bed]]) -> list[Task]:
     """Those without a record, each once."""
     have = {Path(o.key).stem for o in storage.list(experiment.scores_prefix(dataset))}
     return list({t.id: t for t, _ in tasks if t.id not in have}.values())
-
-
-def train_missing(
-    storage: Storage,
-    dataset: str,
-    run: str,
-    tasks: Sequence[tuple[Task, Bed]],
-    connect: Callable[[], Connection],
-    workers: int = 0,
-) -> int:
-    """Train and judge those recognisers that have no record yet; returns how many.
-
-    Args:
-        storage, dataset: Where.
-        run: Whose `status` tells of it.
-        tasks: See `plan_tasks`.
-        connect: Called only if there is work to do.
-        workers: Processes (0: one per core).
-
-    Raises:
-        InputError: the workers do not fit.
-        JobError: some recognisers failed; the others' records are kept.
-    """
-    todo = _missing(storage, dataset, tasks)
-    if todo:
-        prefix = experiment.scores_prefix(dataset)
-        _run_all(storage, dataset, prefix, todo, connect(), workers, experiment.run_prefix(run, dataset))
-    return len(todo)
 
 
 def score(
@@ -306,8 +278,10 @@ def score(
     began = time.monotonic()
     prefix = experiment.scores_prefix(dataset)
     tasks = plan_tasks(storage, dataset, run, recipe, only, refined)
-    readings = _count_reading(storage, dataset, recipe, bool(_missing(storage, dataset, tasks)))
-    trained = train_missing(storage, dataset, run, tasks, connect, workers)
+    todo = missing(storage, dataset, tasks)
+    readings = _count_reading(storage, dataset, recipe, bool(todo))
+    if todo:
+        train_tasks(storage, dataset, run, todo, connect(), workers)
     records = stored_records(storage, dataset, tasks)
     quality = [
         {"generator": t.generator, **json.loads(storage.read(f"{prefix}/{t.id}.json"))}
@@ -325,7 +299,7 @@ def score(
         "draws": 1 if recipe.bed.scarcity == "full" else recipe.draws,
         "git_revision": git_revision(),
         "test_readings": readings,
-        "trained": trained,
+        "trained": len(todo),
         "recognisers": [asdict(p) for p in recipe.scores],
         "class_names": list(tasks[0][1].train.class_names),
         **tables(records, recipe),
@@ -409,19 +383,33 @@ def pool_size(connection: Connection, tasks: int, workers: int = 0) -> int:
     return workers
 
 
-def _run_all(
-    storage: Storage, dataset: str, prefix: str, todo: list[Task], connection: Connection, workers: int, folder: str
-) -> None:  # fmt: skip
+def train_tasks(
+    storage: Storage, dataset: str, run: str, todo: Sequence[Task], connection: Connection, workers: int = 0
+) -> None:
+    """Train and judge recognisers, and store a record of each.
+
+    Args:
+        storage, dataset: Where.
+        run: Whose `status` tells of it.
+        todo: At least one.
+        connection: A Ray.
+        workers: Processes (0: one per core).
+
+    Raises:
+        InputError: the workers do not fit.
+        JobError: some recognisers failed; the others' records are kept.
+    """
     import ray
     from ray.exceptions import RayActorError
 
     workers = pool_size(connection, len(todo), workers)
     actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=MAX_RETRIES)(Scorer)
+    prefix = experiment.scores_prefix(dataset)
     pool: list[Any] = [actor.remote(storage, dataset, prefix) for _ in range(workers)]
     # Neighbours in the list share a bed, so each actor converts few of them.
     waiting, failed, lost = list(todo), [], 0
     running: dict[Any, tuple[Any, Task]] = {}
-    board = Board(storage, folder, "score")
+    board = Board(storage, experiment.run_prefix(run, dataset), "score")
     with Progress("score", len(todo), "recognisers", at_once=workers, board=board) as progress:
         while waiting or running:
             busy = [w for w, _ in running.values()]

@@ -389,20 +389,22 @@ def test_a_worker_that_ray_gives_up_is_replaced_a_few_times(
     """Its death must not fail the tasks that others, or its successor, can do."""
     tasks = three_tasks()
     monkeypatch.setattr(score, "Scorer", kind)
+    monkeypatch.setattr(score.experiment, "scores_prefix", lambda dataset: str(tmp_path))
     monkeypatch.setattr(score, "MAX_LOST", 1)
     if kind is DyingScorer:
-        score._run_all(storage, "tiny", str(tmp_path), tasks, join(), 1, "runs/r/tiny")
+        score.train_tasks(storage, "tiny", "r", tasks, join(), 1)
         assert sorted(p.name for p in tmp_path.glob("t*")) == ["t0", "t1", "t2"]
     else:
         with pytest.raises(JobError, match="3 of 3 recognisers failed"):
-            score._run_all(storage, "tiny", str(tmp_path), tasks, join(), 1, "runs/r/tiny")
+            score.train_tasks(storage, "tiny", "r", tasks, join(), 1)
 
 
 def test_a_node_may_be_lost_with_all_its_workers(
     storage: Storage, tmp_path: Path, ray_local: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(score, "Scorer", LostTogether)
+    monkeypatch.setattr(score.experiment, "scores_prefix", lambda dataset: str(tmp_path))
     monkeypatch.setattr(score, "MAX_RETRIES", 0)
     monkeypatch.setattr(score, "MAX_LOST", 1)
-    score._run_all(storage, "tiny", str(tmp_path), three_tasks(), join(), 3, "runs/r/tiny")
+    score.train_tasks(storage, "tiny", "r", three_tasks(), join(), 3)
     assert sorted(p.name for p in tmp_path.glob("t*")) == ["t0", "t1", "t2"]

@@ -30,7 +30,7 @@ from tests.tiny_motion import make_tiny_set
 from tuning import report, search
 from tuning.space import Axis
 from tuning.study import read_study
-from tuning.trials import Halving, Recorder, load_records, values_of
+from tuning.trials import Halving, Recorder, confirm_best, load_records, values_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLIT = Split(name="cross_subject", by="subject", train=("01", "02", "03"), test=("04",))
@@ -359,6 +359,22 @@ def test_nothing_is_read_where_the_default_won(tmp_path: Path, capsys: pytest.Ca
     assert report.verb(chosen)["test"]["winner"] == 0
     assert "nothing to compare it with" in capsys.readouterr().out
     assert not storage.exists("data/tiny-test-readings.json")
+
+
+def test_trials_that_do_not_say_where_their_clips_lie_are_not_judged_again(tmp_path: Path) -> None:
+    storage = prepare(Storage(tmp_path / "out"))
+    first = options(storage)
+    job, _ = search.planned(first, storage)
+    record = {
+        "id": "00000",
+        "number": 0,
+        "values": {},
+        "error": "",
+        "rungs": [{"fraction": 1.0, "rare_recall": 0.5}],
+    }
+    storage.write("studies/s/trials/00000.json", json.dumps(record).encode())
+    with pytest.raises(InputError, match="do not say where their clips lie.* --confirm 0, or another --run"):
+        confirm_best(job, "s", 4, 1, lambda: pytest.fail("Ray was asked for"))
 
 
 def test_a_report_needs_a_finished_trial(tmp_path: Path) -> None:

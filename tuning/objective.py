@@ -146,7 +146,8 @@ def confirm(
         for recipe, (_, reached) in zip(recipes, trials, strict=True)
         for pair in _tasks(job, recipe, reached["clips"], first)
     ]
-    score.train_missing(job.storage, job.dataset, STRONG, tasks, connect)
+    if todo := score.missing(job.storage, job.dataset, tasks):
+        score.train_tasks(job.storage, job.dataset, STRONG, todo, connect())
     return [
         _judge(job, recipe, reached["clips"], reached["fraction"], reached["steps"], 0.0, from_seed=first)
         for recipe, (_, reached) in zip(recipes, trials, strict=True)

@@ -54,7 +54,7 @@ class Options(score.Options):
 
     Attributes:
         trials: Settings that are tried; the first is the recipe as it is.
-        minutes: Stop after so long (0: when all trials are done); the same command with more minutes goes on.
+        minutes: Stop trials after so long (0: when all are done); the same command with more minutes goes on.
         algorithm: tpe (Optuna's tree-structured Parzen estimator), random, or pbt (population-based training).
         only: Groups of settings, joined by commas: weights (of the loss), mixing (of real and synthetic clips),
             refining (with --refined). Default: weights,mixing, and refining with --refined.
@@ -114,6 +114,12 @@ def verb(options: Options) -> dict[str, Any]:
             hours = each * options.trials / at_once / 3600
             print(
                 f"one takes at most about {each / 60:.1f} minutes ({said}), all {hours:.1f} hours", flush=True
+            )
+        if options.confirm:
+            print(
+                f"the best {options.confirm} and the default are then judged again by {_new_seeds(options)} new seeds "
+                "of each draw",
+                flush=True,
             )
         if new:
             begin_study(storage, name, study)

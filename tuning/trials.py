@@ -231,6 +231,11 @@ def confirm_best(job: Job, name: str, count: int, seeds: int, connect: Callable[
     ]
     if not todo:
         return
+    if any("clips" not in r["rungs"][-1] for r in todo):
+        raise InputError(
+            f"The trials of study '{name}' do not say where their clips lie, as they did not before trials were judged "
+            "again; give --confirm 0, or another --run, which finds all that these trials made."
+        )
     judged = confirm(job, [(r["values"], r["rungs"][-1]) for r in todo], seeds, connect)
     for record, now in zip(todo, judged, strict=True):
         write_record(job.storage, name, record | {"confirmed": now.to_dict()})
