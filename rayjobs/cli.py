@@ -20,7 +20,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TextIO, cast
+from typing import Any, NoReturn, TextIO, cast, get_origin, get_type_hints
 
 import tyro
 
@@ -190,13 +190,17 @@ def parse(options: type[Any], args: list[str]) -> Any:
     Raises:
         InputError: the command line is not understood, or a value is not allowed.
     """
+    args = _gathered(options, args)
     program = options.__module__ if options.__module__ != "__main__" else _module_of_main()
     heard = io.StringIO()
     try:
         # tyro draws a box over several lines; a user's mistake is to be one sentence.
         with contextlib.redirect_stderr(heard):
             return tyro.cli(
-                options, args=args, prog=f"python -m {program}", config=(tyro.conf.FlagCreatePairsOff,)
+                options,
+                args=_gathered(options, args),
+                prog=f"python -m {program}",
+                config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as e:
         if not e.code:
@@ -209,6 +213,32 @@ def parse(options: type[Any], args: list[str]) -> Any:
         raise InputError(
             f"The command line is not understood ({' '.join(' '.join(said).split())}); see python -m {program} --help."
         ) from None
+
+
+def _gathered(options: type[Any], args: list[str]) -> list[str]:
+    """Arguments where an option of several values stands once, with all that is given for it, at the end.
+
+    Of `--vary A --vary B` tyro would take B alone, without a word.
+    """
+    several = {
+        "--" + name.replace("_", "-")
+        for name, kind in get_type_hints(options).items()
+        if get_origin(kind) is tuple
+    }
+    given: dict[str, list[str]] = {}
+    out: list[str] = []
+    values = out
+    for arg in args:
+        name, sign, value = arg.partition("=")
+        name = name.replace("_", "-")
+        if name in several:
+            values = given.setdefault(name, [])
+            values += [value] if sign else []
+            continue
+        if arg.startswith("--"):
+            values = out
+        values.append(arg)
+    return out + [word for name, words in given.items() for word in (name, *words)]
 
 
 def _module_of_main() -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 from motionsynth.errors import InputError
 from motionsynth.skeleton import get_skeleton
 from motionsynth.splits import Split
-from rayjobs.cli import check_name, parse_fields, plain
+from rayjobs.cli import Common, check_name, parse, parse_fields, plain
 from storage import Storage
 from storage.dataset import write_dataset
 from storage.header import Header
@@ -147,6 +148,34 @@ def test_wrong_arguments_are_one_sentence_and_exit_code_2(
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and names in done.stderr and "Traceback" not in done.stderr
     assert names in last(done)["error"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Several(Common):
+    """Options of which two take several values.
+
+    Attributes:
+        vary, raw_files: Any number.
+        times: One.
+    """
+
+    vary: tuple[str, ...] = ()
+    raw_files: tuple[Path, ...] = ()
+    times: int = 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--vary a b=1:2 c --raw-files x y --times 3",
+        "--vary a --vary b=1:2 --raw_files x --vary=c --times 3 --raw-files y",
+    ],
+)
+def test_an_option_of_several_values_may_be_given_several_times(words: str) -> None:
+    given = parse(Several, ["--storage", "s", *words.split()])
+    assert (
+        given.vary == ("a", "b=1:2", "c") and given.raw_files == (Path("x"), Path("y")) and given.times == 3
+    )
 
 
 def test_missing_storage_is_named() -> None:
