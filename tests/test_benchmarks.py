@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import card
 from benchmarks import control_plane as plane
 from benchmarks import generate as bench
 from benchmarks import kinetic_gan as kinetic_bench
@@ -210,3 +211,29 @@ def test_the_control_plane_is_measured_phase_by_phase(tmp_path: Path) -> None:
     json.dumps(result)
     with pytest.raises(InputError, match="at least 2 shards"):
         plane.Settings(shards=(1,))
+
+
+def test_a_cards_use_is_operations_over_its_peak() -> None:
+    a, b = torch.randn(8, 4), torch.randn(4, 2)
+    assert card.operations(lambda: a @ b) == 2 * 8 * 4 * 2
+    settings = card.Settings(
+        device="cpu", batches=(4, 8), compiled=(), whole=(4,), repeats=1, seconds=0.01, small=True
+    )
+    lines: list[str] = []
+    result = card.measure(settings, tell=lines.append)
+    rows = result["rows"]
+    assert [(r["what"], r["way"], r["batch"]) for r in rows[:2]] == [
+        ("training, network", "float32", 4),
+        ("sampling, network", "float32", 4),
+    ]
+    assert len(rows) == 2 * 2 * 2 + 2 and len(lines) == len(rows) + 1
+    assert all(r["clips/s"] > 0 and r["% of peak"] > 0 for r in rows)
+    json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"), [({"batches": (1,)}, "at least 2 clips"), ({"device": "tpu"}, "allowed: cpu, cuda")]
+)
+def test_a_cards_benchmark_refuses_what_it_cannot_measure(changes: dict[str, Any], match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        replace(card.Settings(device="cpu"), **changes)
