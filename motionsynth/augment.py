@@ -145,4 +145,5 @@ def augment(
 def whole(x_BMTVC: Tensor, frames: int) -> Tensor:
     """The whole clip at `frames` frames: what a recogniser sees at test time."""
     b, _, t, _, _ = x_BMTVC.shape
-    return sample_times(x_BMTVC, torch.linspace(0, t - 1, frames).expand(b, frames))
+    at = torch.linspace(0, t - 1, frames, device=x_BMTVC.device)
+    return sample_times(x_BMTVC, at.expand(b, frames))
