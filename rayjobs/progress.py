@@ -97,16 +97,18 @@ class Progress:
         if self._stalled:
             raise cli.JobError(self._stalled) from None
 
-    def advance(self, units: int, kind: str = "") -> None:
+    def advance(self, units: int, kind: str = "", *, timed: bool = True) -> None:
         """More units are finished.
 
         Args:
             units: How many; 0 says that the job lives.
             kind: Units of one kind take about as long as each other.
+            timed: Whether this tells how long a unit takes; False where it was told when the unit's work was done.
         """
         self.done += units
         self._last_advance, self._moved_at = time.monotonic(), time.time()
-        self._pace.finished(kind, self._last_advance)
+        if timed:
+            self._pace.finished(kind, self._last_advance)
         self._advances += 1
         if self._advances == 1:
             self._first_done, self._first_advance = self.done, self._last_advance

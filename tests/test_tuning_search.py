@@ -21,7 +21,9 @@ import pytest
 from motionsynth.errors import InputError
 from motionsynth.recipe_files import read_recipe
 from motionsynth.splits import Split
+from rayjobs import progress as progress_module
 from rayjobs import train
+from rayjobs.progress import Progress
 from storage import ConflictError, Storage
 from storage.dataset import write_dataset
 from storage.header import Header
@@ -294,7 +296,7 @@ def test_records_keep_their_numbers(tmp_path: Path, capsys: pytest.CaptureFixtur
     tpe = options(storage, trials=3)
     positions = [search.positions_of((FLOW, SHARE), 0, n) for n in range(3)]
     assert values_of((FLOW, SHARE), positions[0]) == {"loss_weights.flow": 0.5, "synthetic_share": 0.5}
-    judged = {"fraction": 1.0, "rare_recall": 0.5, "gain": {"mean": 1.0}}
+    judged = {"fraction": 1.0, "rare_recall": 0.5, "gain": {"mean": 1.0}, "seconds": 100.0}
     axes = (FLOW, SHARE)
     first = Recorder(storage, "s", axes, search.to_start(tpe, axes, []), 3)
     for n in (1, 0):  # two trials start at once, the default second
@@ -324,6 +326,35 @@ def test_records_keep_their_numbers(tmp_path: Path, capsys: pytest.CaptureFixtur
     )
     third.on_trial_complete(0, [], fake(22, **positions[2]))
     assert not load_records(storage, "s")[2]["ended"]
+
+
+def test_how_long_a_trial_usually_takes_is_not_told_by_those_that_were_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    progress = Progress("search", 40, "trials", at_once=2)
+    progress.hold({"trials": ""})
+    recorder = Recorder(Storage(tmp_path), "s", (FLOW, SHARE), {}, 40, progress=progress)
+
+    def trial(number: int, seconds: float) -> None:
+        config = search.positions_of((FLOW, SHARE), 0, number)
+        judged = {"fraction": 1.0, "rare_recall": 0.5, "gain": {"mean": 1.0}, "seconds": seconds}
+        recorder.on_trial_start(0, [], fake(number, **config))
+        recorder.on_trial_result(
+            0, [], fake(number, **config), {"judged": json.dumps(judged), "values": "{}"}
+        )
+        recorder.on_trial_complete(0, [], fake(number, **config))
+
+    for n in range(20):
+        now[0] += 0.1
+        trial(n, 0.1)
+    assert progress.done == 20 and progress.to_dict()["usual_seconds"] is None
+    for n in range(20, 28, 2):  # two at a time, which end together
+        now[0] += 200.0
+        trial(n, 200.0)
+        trial(n + 1, 200.0)
+    assert progress.done == 28 and progress.to_dict()["usual_seconds"] == pytest.approx(200, abs=5)
 
 
 def test_what_is_known_before_it_starts(tmp_path: Path) -> None:

@@ -313,6 +313,7 @@ def _search(options: Options, storage: Storage, job: Job, axes: Sequence[Axis], 
         ),
     )  # fmt: skip
     with progress:
+        progress.hold({"trials": ""})
         results = tuner.fit()
     if results.num_errors:
         listed = "\n".join(f"  {said}" for said in sorted({cli.last_line(e) for e in results.errors}))

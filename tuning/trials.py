@@ -28,6 +28,8 @@ from tuning.space import Axis
 from tuning.study import DEFAULT, ROOT
 
 STATE = "state.json"
+FOUND_SECONDS = 5.0
+"""A trial that took less was found by its content: it does not tell how long the next one may take."""
 
 
 def values_of(axes: Sequence[Axis], positions: Mapping[str, float]) -> dict[str, Any]:
@@ -161,11 +163,12 @@ class Recorder(Callback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Add a rung."""
-        self._heard(0)
         record = self._record(trial)
         if result.get("error"):
+            self._heard(0)
             return self._write(record | {"error": result["error"]})
         judged = json.loads(result["judged"])
+        self._heard(0, "found" if judged["seconds"] < FOUND_SECONDS else "")
         kept = [r for r in record["rungs"] if r["fraction"] < judged["fraction"]]
         # Population-based training changes a trial's settings as it goes.
         self._write(record | {"rungs": [*kept, judged], "values": json.loads(result["values"])})
@@ -177,16 +180,16 @@ class Recorder(Callback):
         if not record["error"] and (not rungs or (rungs[-1]["fraction"] < 1 and time.time() > self.stop_at)):
             return
         self._write(record | {"ended": True})
-        self._heard(1)
+        self._heard(1, timed=False)
         print(self._line(record), flush=True)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Note what went wrong; the trial is not ended, so that the same command tries it again."""
         self._write(self._record(trial) | {"error": f"its process failed {trial.num_failures} times"})
 
-    def _heard(self, ended: int) -> None:
+    def _heard(self, ended: int, kind: str = "", *, timed: bool = True) -> None:
         if self.progress:
-            self.progress.advance(ended)
+            self.progress.advance(ended, kind, timed=timed)
 
     def _line(self, record: Mapping[str, Any]) -> str:
         ended = [r for r in self.records.values() if r["ended"]]
