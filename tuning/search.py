@@ -116,11 +116,13 @@ def verb(options: Options) -> dict[str, Any]:
                 f"one takes at most about {each / 60:.1f} minutes ({said}), all {hours:.1f} hours", flush=True
             )
         if options.confirm:
-            print(
-                f"the best {options.confirm} and the default are then judged again by {_new_seeds(options)} new seeds "
-                "of each draw",
-                flush=True,
-            )
+            seeds = _new_seeds(options)
+            said = f"the best {options.confirm} and the default are then judged again by {seeds} new seeds of each draw"
+            if each:
+                one_seed = seconds["score"] / len(job.rungs) / job.recipe.scores[0].seeds
+                settings = options.confirm + 2  # the default, and the real arm
+                said += f", at most about {one_seed * seeds * settings / at_once / 60:.1f} minutes"
+            print(said, flush=True)
         if new:
             begin_study(storage, name, study)
         strong_arm(job, lambda: connection)
