@@ -44,7 +44,7 @@ class Settings:
         device: "cuda" or "cpu".
         batches: Clips of a step.
         compiled: The batches at which the networks are compiled, too: each shape costs a compilation.
-        whole: The batches at which all of a training step and of sampling is measured, in bfloat16.
+        whole: The batches at which all of a training step (bfloat16) and of sampling (float32) is measured.
         repeats, seconds: Measurements of each figure, and their least length.
         small: A tiny network and few clips.
     """
@@ -157,18 +157,15 @@ def _network(trainer: Trainer, batch: int, way: str) -> tuple[Callable[[], objec
         loss.backward()
         optimiser.step()
 
-    @torch.no_grad()
-    def features() -> tuple[torch.Tensor, Conditions]:
+    with torch.no_grad():
         z = generator.encoded(clips.x)
         yes = torch.ones(batch, dtype=torch.bool, device=device)
         time = torch.full((batch,), generator.config.times // 2, device=device)
         told = Conditions(
             time=time, duration=generator.duration(clips.seconds), label=clips.y, code=generator.encoder(z),
             has_class=yes, has_code=yes,
-        )  # fmt: skip
-        return torch.cat([z, z]), told.and_nothing()
-
-    x, told = features()
+        ).and_nothing()  # fmt: skip
+        x = torch.cat([z, z])
 
     @torch.no_grad()
     def evaluate() -> None:

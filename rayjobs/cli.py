@@ -197,10 +197,7 @@ def parse(options: type[Any], args: list[str]) -> Any:
         # tyro draws a box over several lines; a user's mistake is to be one sentence.
         with contextlib.redirect_stderr(heard):
             return tyro.cli(
-                options,
-                args=_gathered(options, args),
-                prog=f"python -m {program}",
-                config=(tyro.conf.FlagCreatePairsOff,),
+                options, args=args, prog=f"python -m {program}", config=(tyro.conf.FlagCreatePairsOff,)
             )
     except SystemExit as e:
         if not e.code:
