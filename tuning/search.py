@@ -117,12 +117,12 @@ def verb(options: Options) -> dict[str, Any]:
             )
         if options.confirm:
             seeds = _new_seeds(options)
-            again = f"the best {options.confirm} and the default are then judged again by {seeds} new seeds of each draw"
+            more = f"the best {options.confirm} and the default are then judged again by {seeds} new seeds of each draw"
             if each:
                 one_seed = seconds["score"] / len(job.rungs) / job.recipe.scores[0].seeds
                 settings = options.confirm + 2  # the default, and the real arm
-                again += f", at most about {one_seed * seeds * settings / at_once / 60:.1f} minutes"
-            print(again, flush=True)
+                more += f", at most about {one_seed * seeds * settings / at_once / 60:.1f} minutes"
+            print(more, flush=True)
         if new:
             begin_study(storage, name, study)
         strong_arm(job, lambda: connection)
