@@ -7,7 +7,7 @@
 | Do two persons act on each other? | closest approach, facing, bearing | `metrics_interaction` |
 | Is it varied, and new? | MDI (eq. 9), diversity, memorisation | `metrics_diversity` |
 | Is each clip a plausible motion? | TCS (eq. 8), energy, physics, bones, peak rates, foot skate | `metrics_motion` |
-| What did a recogniser gain? | improvement (eq. 7), gap closed, intervals | `metrics_gain` |
+| What did a recogniser gain? | improvement (eq. 7), gap closed, average precision, intervals | `metrics_gain` |
 
 Equation numbers are those of Galstyan 2025. No figure about generated clips is meaningful alone: each
 function that returns a report puts the same figure for real clips beside it.
@@ -36,7 +36,14 @@ from motionsynth.metrics_diversity import (
     nearest_distance,
     standardise,
 )
-from motionsynth.metrics_gain import Interval, gap_closed, improvement, paired_interval, wilson_interval
+from motionsynth.metrics_gain import (
+    Interval,
+    average_precision,
+    gap_closed,
+    improvement,
+    paired_interval,
+    wilson_interval,
+)
 from motionsynth.metrics_interaction import (
     Approach,
     InteractionReport,
@@ -74,6 +81,7 @@ __all__ = [
     "MemorisationReport",
     "PairedDistance",
     "ViolationReport",
+    "average_precision",
     "bone_length_medians",
     "bone_length_variation",
     "clip_vectors",

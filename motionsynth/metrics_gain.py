@@ -1,4 +1,4 @@
-"""What a recogniser gained: improvement, gap closed, and intervals that tell it from chance."""
+"""What a recogniser gained: improvement, gap closed, average precision, and intervals that tell it from chance."""
 
 from __future__ import annotations
 
@@ -69,6 +69,28 @@ def gap_closed(augmented: float, strong: float, ceiling: float) -> float:
         the strong arm, since there is no gap to close.
     """
     return (augmented - strong) / (ceiling - strong) if ceiling > strong else math.nan
+
+
+def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the precision-recall curve of one class against the rest, in steps (as scikit-learn has it).
+
+    It asks in which order a recogniser puts clips, not where it draws the line: naming a class more readily raises its
+    recall, and leaves this as it is.
+
+    Args:
+        scores: [n], such as the class's probability in each clip.
+        positive: bool [n], whether a clip shows the class.
+
+    Returns:
+        In [0, 1]; NaN without a positive. Clips of equal score count together.
+    """
+    if not positive.any():
+        return math.nan
+    order = np.argsort(-scores, kind="stable")
+    hits, ranked = np.cumsum(positive[order]), scores[order]
+    last = np.append(ranked[1:] != ranked[:-1], True)  # of a run of equal scores
+    precision = hits[last] / (np.flatnonzero(last) + 1)
+    return float((np.diff(hits[last], prepend=0) * precision).sum() / hits[-1])
 
 
 def paired_interval(

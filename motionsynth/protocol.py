@@ -18,7 +18,13 @@ import torch
 from motionsynth.augment import NONE, augment
 from motionsynth.beds import Bed
 from motionsynth.errors import InputError
-from motionsynth.metrics_gain import Interval, gap_closed, improvement, paired_interval
+from motionsynth.metrics_gain import (
+    Interval,
+    average_precision,
+    gap_closed,
+    improvement,
+    paired_interval,
+)
 from motionsynth.motion import MotionSet, mirrored_labels
 from motionsynth.recognisers import Recogniser, RecogniserInfo
 from motionsynth.recognition import (
@@ -52,6 +58,7 @@ class ScoreRecord:
 
     Attributes:
         recalls: Recall of each class, NaN where no held-out clip shows it.
+        average_precisions: The same (see `metrics_gain.average_precision`); none in records of before it was kept.
         confusion: Counts, [true class][predicted class].
         as_published: Judged by synthetic clips, too (see `motionsynth.hybrid`): says nothing about unseen people.
     """
@@ -75,6 +82,13 @@ class ScoreRecord:
     steps: int
     seconds: float
     as_published: bool = False
+    average_precisions: tuple[float, ...] = ()
+
+    @property
+    def rare_ap(self) -> float:
+        """Mean average precision of the rare classes (all where none is), in [0, 1]; NaN where unknown."""
+        known = np.array(self.average_precisions)
+        return _mean(known[list(self.rare)] if self.rare and len(known) else known)
 
     def to_dict(self) -> dict:
         """JSON form."""
@@ -86,6 +100,7 @@ class ScoreRecord:
         number = lambda v: float("nan") if v is None else v  # noqa: E731
         read = {
             "recalls": tuple(number(r) for r in d["recalls"]),
+            "average_precisions": tuple(number(p) for p in d.get("average_precisions", ())),
             "rare": tuple(d["rare"]),
             "confusion": tuple(tuple(int(n) for n in row) for row in d["confusion"]),
         }
@@ -186,7 +201,8 @@ def score_arm(
         made_features = _augment_features(model, tensors, training, seed, head_steps, per_class)
     probabilities, _ = predict(model, tensors.evaluate)
     confusion = np.zeros((info.num_classes, info.num_classes), int)
-    np.add.at(confusion, (tensors.evaluate.y.numpy(), probabilities.argmax(1)), 1)
+    truth = tensors.evaluate.y.numpy()
+    np.add.at(confusion, (truth, probabilities.argmax(1)), 1)
     size = confusion.sum(1)
     recalls = np.where(size > 0, confusion.diagonal() / np.maximum(size, 1), np.nan)
     rare = bed.rare or tuple(range(info.num_classes))
@@ -212,6 +228,9 @@ def score_arm(
         steps=training.steps,
         seconds=time.perf_counter() - began,
         as_published=bed.as_published,
+        average_precisions=tuple(
+            average_precision(probabilities[:, c], truth == c) for c in range(info.num_classes)
+        ),
     )
 
 
@@ -306,6 +325,8 @@ class ArmSummary:
     Attributes:
         difference: Paired with the strong arm by (bed, seed); None for the strong arm itself.
         macro_difference: The same for macro accuracy: common classes must not pay.
+        rare_ap, ap_difference: As `rare_recall` and `difference`, of `ScoreRecord.rare_ap`, which does not rise where
+            a recogniser merely names rare classes more readily; None where a record does not know it.
         improvement: Galstyan 2025, eq. 7, over the strong arm.
         gap_closed: Of the means; NaN where strong is not below the ceiling.
     """
@@ -318,6 +339,8 @@ class ArmSummary:
     top1: Interval
     difference: Interval | None
     macro_difference: Interval | None
+    rare_ap: Interval | None
+    ap_difference: Interval | None
     improvement: float
     gap_closed: float
 
@@ -341,14 +364,16 @@ def summarise(records: Sequence[ScoreRecord]) -> list[ArmSummary]:
     strong, ceiling = by_arm.get("strong", {}), by_arm.get("ceiling", {})
     percent = lambda rs, field: 100 * np.array([getattr(r, field) for r in rs])  # noqa: E731
     mean = lambda rs: float(percent(rs.values(), "rare_recall").mean()) if rs else float("nan")  # noqa: E731
+    known = lambda *arms: all(np.isfinite(r.rare_ap) for rs in arms for r in rs.values())  # noqa: E731
     out = []
     for arm, rs in by_arm.items():
         # One recogniser that several beds share (`for_bed`) has a rare recall in each, but one accuracy.
         trained = {(r.seed, r.seconds, r.confusion): r for r in rs.values()}.values()
         differences = {
             f: paired_difference(records, arm, "strong", f)
-            for f in ("rare_recall", "macro")
+            for f in ("rare_recall", "macro", "rare_ap")
             if arm != "strong" and set(rs) & set(strong)
+            if f != "rare_ap" or known(rs, strong)
         }
         out.append(
             ArmSummary(
@@ -360,6 +385,8 @@ def summarise(records: Sequence[ScoreRecord]) -> list[ArmSummary]:
                 top1=paired_interval(percent(trained, "top1")),
                 difference=differences.get("rare_recall"),
                 macro_difference=differences.get("macro"),
+                rare_ap=paired_interval(percent(rs.values(), "rare_ap")) if known(rs) else None,
+                ap_difference=differences.get("rare_ap"),
                 improvement=improvement(mean(rs), mean(strong)) if strong else float("nan"),
                 gap_closed=gap_closed(mean(rs), mean(strong), mean(ceiling))
                 if strong and ceiling
@@ -369,11 +396,16 @@ def summarise(records: Sequence[ScoreRecord]) -> list[ArmSummary]:
     return out
 
 
+def _spread(i: Interval) -> str:
+    return f"{i.mean:5.1f} ± {(i.hi - i.lo) / 2:.1f}" if i.n > 1 else f"{i.mean:5.1f}"
+
+
+def _clear(i: Interval | None) -> str:
+    return "" if i is None else f"{i}{' *' if i.excludes_zero else '  '}"
+
+
 def format_table(summaries: Sequence[ArmSummary]) -> str:
     """The arms table as text."""
-
-    def spread(i: Interval) -> str:
-        return f"{i.mean:5.1f} ± {(i.hi - i.lo) / 2:.1f}" if i.n > 1 else f"{i.mean:5.1f}"
 
     def line(arm: str, runs: object, rare: str, against: str, closed: str, macro: str, top1: str) -> str:
         return f"{arm:<22}{runs:>5}  {rare:>15}  {against:>24}  {closed:>10}  {macro:>13}  {top1:>13}"
@@ -383,15 +415,29 @@ def format_table(summaries: Sequence[ArmSummary]) -> str:
     # Where the ceiling itself is not clearly above strong there is no gap to close a share of.
     gap = any(s.arm == "ceiling" and s.difference and s.difference.lo > 0 for s in summaries)
     for s in summaries:
-        d = s.difference
-        against = "" if d is None else f"{d}{' *' if d.excludes_zero else '  '}"
         closed = (
             ""
             if not gap or np.isnan(s.gap_closed) or s.arm in ("strong", "ceiling")
             else f"{100 * s.gap_closed:.0f} %"
         )
         lines.append(
-            line(s.arm, s.runs, spread(s.rare_recall), against, closed, spread(s.macro), spread(s.top1))
+            line(
+                s.arm,
+                s.runs,
+                _spread(s.rare_recall),
+                _clear(s.difference),
+                closed,
+                _spread(s.macro),
+                _spread(s.top1),
+            )
         )
     lines.append("* the paired 95 % interval over draws x seeds (x pooled protocols) excludes zero")
     return "\n".join(lines)
+
+
+def format_ranking(summaries: Sequence[ArmSummary]) -> str:
+    """Average precisions as text, beside the arms table; "" where no arm's are known."""
+    rows = [(s.arm, _spread(s.rare_ap), _clear(s.ap_difference)) for s in summaries if s.rare_ap]
+    line = lambda arm, ap, against: f"{arm:<22}{ap:>13}  {against:>24}"  # noqa: E731
+    head = line("average precision", "rare AP %", "vs strong (95 %)")
+    return "\n".join((head, "-" * len(head), *(line(*row) for row in rows))) if rows else ""

@@ -25,6 +25,7 @@ from motionsynth.protocol import (
     REFINED,
     RIVAL_ARMS,
     ScoreRecord,
+    format_ranking,
     format_table,
     paired_difference,
     summarise,
@@ -50,6 +51,8 @@ def tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
                 arms += [{"beds": beds} | asdict(s) for s in summaries]
                 title = "all clips: recall of every class" if beds == "full" else "rare classes"
                 text.append(f"recogniser {name}, {title}\n{format_table(summaries)}")
+                if ranking := format_ranking(summaries):
+                    text.append(f"{ranking}\nNaming a class more readily raises its recall, and not this.")
         shown = dict.fromkeys(r.arm for r in scarce)
         for arm in (a for a in shown if a not in (*REAL_ARMS, *RIVAL_ARMS)):
             unrefined = [arm.removeprefix(REFINED)] if arm.startswith(REFINED) else []
@@ -118,7 +121,7 @@ def write(
     rows = [{k: v for k, v in r.to_dict().items() if k != "confusion"} for r in records]
     for row, r in zip(rows, records, strict=True):
         row["confusion"] = [list(c) for c in r.confusion]
-        row["recalls"], row["rare"] = list(r.recalls), list(r.rare)
+        row |= {k: list(row[k]) for k in ("recalls", "rare", "average_precisions")}
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), sink, compression="zstd")
     storage.write(f"{base}.parquet", sink.getvalue())
@@ -131,6 +134,8 @@ def write(
                 step = at[r.bed] + r.seed
                 writer.add_scalar(f"{r.recogniser}/{r.arm}/rare_recall", r.rare_recall, step)
                 writer.add_scalar(f"{r.recogniser}/{r.arm}/macro", r.macro, step)
+                if math.isfinite(r.rare_ap):
+                    writer.add_scalar(f"{r.recogniser}/{r.arm}/rare_ap", r.rare_ap, step)
         for path in Path(folder).iterdir():
             storage.write(f"{base}-tensorboard/events.out.tfevents.scores", path.read_bytes())
 

@@ -22,6 +22,7 @@ from motionsynth.protocol import (
     arms_of,
     bed_digest,
     for_bed,
+    format_ranking,
     format_table,
     record_id,
     score_arm,
@@ -181,6 +182,7 @@ def test_a_record_survives_json_with_a_class_that_nobody_shows(tensors: BedTenso
     shown = bed.evaluate.select(np.flatnonzero(bed.evaluate.labels != bed.rare[0]))
     r = score_arm(BedTensors.of(replace(bed, evaluate=shown)), "strong", QUICK, seed=0)
     assert math.isnan(r.recalls[bed.rare[0]]) and 0 <= r.macro <= 1
+    assert [math.isnan(p) for p in r.average_precisions] == [c == bed.rare[0] for c in range(3)]
     stored = json.loads(json.dumps(r.to_dict()), parse_constant=lambda _: None)
     assert stored["recalls"][bed.rare[0]] is None and stored["rare_recall"] is None
     back = ScoreRecord.from_dict(stored)
@@ -195,6 +197,7 @@ def test_a_shared_record_takes_the_rare_classes_of_its_bed(tensors: BedTensors) 
         bed = make_bed(MOTIONS, SPLITS, BedSpec(shots=3, split="test", draw=draw))
         seen = for_bed(r, bed)
         assert seen.rare == bed.rare and seen.rare_recall == r.recalls[bed.rare[0]]
+        assert seen.rare_ap == r.average_precisions[bed.rare[0]]
         assert (seen.draw, seen.bed, seen.top1, seen.macro) == (draw, bed.spec.key, r.top1, r.macro)
 
 
@@ -307,6 +310,25 @@ def test_differences_are_paired_by_draw_and_seed() -> None:
     assert ceiling.difference is not None and ceiling.difference.mean == pytest.approx(20)
     table = format_table([strong, gan, ceiling])
     assert "25 %" in table and table.count(" *") == 2
+
+
+def test_average_precisions_are_compared_where_every_record_knows_them() -> None:
+    base = {"strong": 0.5, "gan": 0.6, "ceiling": 0.7}
+    old = records(lambda arm, draw, seed: base[arm])
+    assert format_ranking(summarise(old)) == "" and all(s.rare_ap is None for s in summarise(old))
+    new = [
+        replace(r, average_precisions=tuple(base[r.arm] + 0.1 * (c in r.rare) for c in range(len(r.recalls))))
+        for r in old
+    ]
+    strong, gan, ceiling = summarise(new)
+    assert (
+        strong.rare_ap is not None and strong.rare_ap.mean == pytest.approx(60) and not strong.ap_difference
+    )
+    assert gan.ap_difference is not None and gan.ap_difference.mean == pytest.approx(10)
+    mixed = summarise([*(r for r in new if r.arm != "gan"), *(r for r in old if r.arm == "gan")])
+    assert [s.rare_ap is None for s in mixed] == [False, False, True]
+    shown = format_ranking(mixed)
+    assert "60.0" in shown and "+20.0" in shown and "gan" not in shown
 
 
 def test_folds_that_are_pooled_are_paired_fold_by_fold() -> None:
