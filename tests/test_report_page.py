@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import pytest
 
 from motionsynth.errors import InputError
-from motionsynth.report import render
+from motionsynth.report import render, sections
 from motionsynth.report.motion_sections import embedded
 from motionsynth.report.page import SECTIONS
 from tests.tiny_report import CLASS_NAMES, run_in_memory
@@ -137,3 +137,11 @@ def test_the_same_run_gives_the_same_page(page: str) -> None:
 def test_a_run_without_clips_is_one_sentence() -> None:
     with pytest.raises(InputError, match="needs at least one generated set; run .*rayjobs.generate"):
         render(replace(run_in_memory(), sets=[]))
+
+
+def test_average_precision_stands_beside_recall_where_it_is_known() -> None:
+    run = run_in_memory()
+    shown = sections.gain(run)
+    assert "average precision,\u00a0%" in shown and "68.3" in shown and "+39.2 [" in shown
+    old = {**run.result, "arms": [{**a, "rare_ap": None, "ap_difference": None} for a in run.result["arms"]]}
+    assert "average precision,\u00a0%" not in sections.gain(replace(run, result=old))

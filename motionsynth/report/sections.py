@@ -59,6 +59,15 @@ def _spread(i: Any) -> str:
     return f"{i['mean']:.1f}{half}" if i["mean"] is not None else "\u2013"
 
 
+def _ranking(row: Any) -> str:
+    """Average precision, and what it is over strong's."""
+    if not row.get("rare_ap"):
+        return "\u2013"
+    d = row["ap_difference"]
+    over = "" if not d else f' <span class="quiet">{signed(d["mean"])} {bounds(d)}</span>'
+    return _spread(row["rare_ap"]) + over
+
+
 def gain(run: Run) -> str:
     """The arms table of every recogniser."""
     out = ""
@@ -89,7 +98,8 @@ def gain(run: Run) -> str:
     return out + (
         '<p class="note">Every arm trains the same recogniser for the same steps from the same seeds; only the clips '
         "differ. Differences are paired by draw and seed, in points, with their 95\u00a0% interval. Filled marks: the "
-        "interval excludes zero.</p>"
+        "interval excludes zero. Recall also rises where a recogniser merely names a class more readily; average "
+        "precision (of the rare classes, where some are rare) does not.</p>"
     )
 
 
@@ -100,9 +110,11 @@ def _arms(run: Run, rows: Sequence[Any], what: str) -> str:
     # Where the ceiling itself is not clearly above strong there is no gap to close a share of.
     gap = any(r["arm"] == "ceiling" and r["difference"] and (r["difference"]["lo"] or 0) > 0 for r in rows)
     ticks = sorted({scale.low, 0.0, scale.high})
+    # Results of before it was kept lack it.
+    ranked = any(r.get("rare_ap") for r in rows)
     head = [
-        "arm", what + ",\u00a0%", "over strong, points", charts.axis(scale, ticks), "gap closed", "macro,\u00a0%",
-        "top\u20111,\u00a0%", "runs",
+        "arm", what + ",\u00a0%", "over strong, points", charts.axis(scale, ticks), "gap closed",
+        *(["average precision,\u00a0%"] * ranked), "macro,\u00a0%", "top\u20111,\u00a0%", "runs",
     ]  # fmt: skip
     body = []
     for r in rows:
@@ -126,8 +138,8 @@ def _arms(run: Run, rows: Sequence[Any], what: str) -> str:
         )
         body.append(
             (
-                name, _spread(r["rare_recall"]), said, drawn, share, _spread(r["macro"]), _spread(r["top1"]),
-                str(r["runs"]),
+                name, _spread(r["rare_recall"]), said, drawn, share, *([_ranking(r)] * ranked), _spread(r["macro"]),
+                _spread(r["top1"]), str(r["runs"]),
             )
         )  # fmt: skip
     return table(head, body, "arms")
