@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -145,8 +145,7 @@ def _network(trainer: Trainer, batch: int, way: str) -> tuple[Callable[[], objec
     generator, device = trainer.generator, trainer.device
     assert isinstance(generator, SkelDiffusion)
     precision = way.split()[0]
-    clips = trainer.sampler.batch(0, 1, 0, 1)
-    clips = replace(clips, x=clips.x.to(device), y=clips.y.to(device), seconds=clips.seconds.to(device))
+    clips = trainer.sampler.batch(0, 1, 0, 1).to(device)
     optimiser = torch.optim.Adam(generator.parameters(), lr=1e-4)
     weights = generator.config.loss_weights
 

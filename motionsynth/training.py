@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from motionsynth.augment import sample_times
 from motionsynth.errors import InputError, check_ranges
@@ -234,7 +235,7 @@ class Trainer:
         self._set_rates()
         # Noise is decided by (seed, step, rank), so that a resumed run repeats what an unbroken one does.
         torch.manual_seed(hash((self.seed, self.step, self.rank)) & 0x7FFFFFFF)
-        batch = self._moved(self.sampler.batch(self.step, stage, self.rank, self.world))
+        batch = self.sampler.batch(self.step, stage, self.rank, self.world).to(self.device)
         logged: dict[str, float] = {}
         weights = self.generator.config.loss_weights
         for group, optimiser in self.optimisers.items():
@@ -258,10 +259,8 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(mine, 10.0)
             optimiser.step()
         logged |= {f"diagnostic/{k}": v for k, v in self.generator.diagnostics().items()}
-        with torch.no_grad():
-            decay = min(self.config.average, (1 + self.step) / (10 + self.step))
-            for a, p in zip(self.average, self.generator.averaged(), strict=True):
-                a.lerp_(p, 1 - decay)
+        decay = min(self.config.average, (1 + self.step) / (10 + self.step))
+        get_ema_multi_avg_fn(decay)(self.average, tuple(self.generator.averaged()), self.step)
         self.step += 1
         return logged
 
@@ -275,12 +274,7 @@ class Trainer:
         return out
 
     def _everything(self) -> Batch:
-        return self._moved(self.sampler.everything())
-
-    def _moved(self, batch: Batch) -> Batch:
-        return Batch(
-            x=batch.x.to(self.device), y=batch.y.to(self.device), seconds=batch.seconds.to(self.device)
-        )
+        return self.sampler.everything().to(self.device)
 
     def state(self) -> dict[str, Any]:
         """Everything needed to resume: nested dicts and lists of tensors and plain values."""

@@ -200,6 +200,10 @@ class Batch:
     y: Tensor
     seconds: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """The same clips on a device."""
+        return Batch(x=self.x.to(device), y=self.y.to(device), seconds=self.seconds.to(device))
+
 
 class Generator(nn.Module, ABC):
     """A conditional generator of clips.
