@@ -64,7 +64,7 @@ def _ranking(row: Any) -> str:
     if not row.get("rare_ap"):
         return "\u2013"
     d = row["ap_difference"]
-    over = "" if not d else f' <span class="quiet">{signed(d["mean"])} {bounds(d)}</span>'
+    over = "" if not d else f'<br><span class="quiet">{signed(d["mean"])} {bounds(d)}</span>'
     return _spread(row["rare_ap"]) + over
 
 
@@ -114,7 +114,7 @@ def _arms(run: Run, rows: Sequence[Any], what: str) -> str:
     ranked = any(r.get("rare_ap") for r in rows)
     head = [
         "arm", what + ",\u00a0%", "over strong, points", charts.axis(scale, ticks), "gap closed",
-        *(["average precision,\u00a0%"] * ranked), "macro,\u00a0%", "top\u20111,\u00a0%", "runs",
+        "average precision,\u00a0%" if ranked else "top\u20111,\u00a0%", "macro,\u00a0%", "runs",
     ]  # fmt: skip
     body = []
     for r in rows:
@@ -138,8 +138,8 @@ def _arms(run: Run, rows: Sequence[Any], what: str) -> str:
         )
         body.append(
             (
-                name, _spread(r["rare_recall"]), said, drawn, share, *([_ranking(r)] * ranked), _spread(r["macro"]),
-                _spread(r["top1"]), str(r["runs"]),
+                name, _spread(r["rare_recall"]), said, drawn, share, _ranking(r) if ranked else _spread(r["top1"]),
+                _spread(r["macro"]), str(r["runs"]),
             )
         )  # fmt: skip
     return table(head, body, "arms")
