@@ -43,6 +43,12 @@ class Options(cli.Common):
 
     do: str = "work"
 
+def rest(_=None):
+    print("asleep", flush=True)
+    # In steps: a signal between Python's look for one and the call that blocks is heard after that call.
+    for _ in range(600):
+        time.sleep(0.1)
+
 def verb(options):
     options.open_storage()
     if options.do == "work":
@@ -55,15 +61,14 @@ def verb(options):
     if options.do in ("sleep", "sleep with ray"):
         if options.do == "sleep with ray":
             options.connect(options.open_storage())
-        print("asleep", flush=True)
-        time.sleep(60)
+        rest()
     if options.do == "sleep while an object dies":
         class Mortal:
             pass
         dying = Mortal()
-        watch = weakref.ref(dying, lambda _: (print("asleep", flush=True), time.sleep(60)))
+        watch = weakref.ref(dying, rest)
         del dying
-        time.sleep(60)
+        rest()
     if options.do == "ray":
         import ray
         connection = options.connect(options.open_storage())
