@@ -41,7 +41,12 @@ PROTOCOL_VERSION = 1
 """Raised whenever two scores of different versions must not be compared."""
 
 REAL_ARMS = ("weak", "strong", "ceiling")
-RIVAL_ARMS = ("interpolation", "difference", "feature")
+ADJUSTED = "adjusted"
+"""The arm that has strong's clips, and draws and weighs classes otherwise (see `train_recogniser`). Before a colon and
+a generator's name: that generator's arm, trained the same way."""
+MADE_ARMS = ("interpolation", "difference", "feature")
+"""Rivals that make clips, or features, from the training clips alone."""
+RIVAL_ARMS = (ADJUSTED, *MADE_ARMS)
 HYBRID = "hybrid"
 """The arm that adds a hybrid dataset's own synthetic clips; its `strong` arm has the real ones alone."""
 FEATURE_TAIL = 0.3
@@ -136,7 +141,17 @@ def arms_of(generators: Sequence[str], scarcity: str) -> tuple[str, ...]:
     """All arms of a bed: with nothing scarce, nothing to rival, and each generator's clips alone besides."""
     if scarcity == "full":
         return ("weak", "strong", *generators, *(TSTR + g for g in generators))
-    return ("weak", "strong", *RIVAL_ARMS, *generators, "ceiling")
+    return ("weak", "strong", *RIVAL_ARMS, *generators, *(f"{ADJUSTED}:{g}" for g in generators), "ceiling")
+
+
+def adds_clips(arm: str) -> bool:
+    """Whether it adds a generator's clips to the real ones."""
+    return arm not in (*REAL_ARMS, *RIVAL_ARMS) and not arm.startswith(TSTR)
+
+
+def generator_of(arm: str) -> str:
+    """The generator's name in that of an arm that uses its clips, and how: `REFINED` still before it."""
+    return arm.removeprefix(TSTR).removeprefix(f"{ADJUSTED}:")
 
 
 def score_arm(
@@ -151,8 +166,8 @@ def score_arm(
 
     Args:
         tensors: The bed.
-        arm: `weak`, `strong`, `ceiling`, `interpolation`, `difference`, `feature`, a generator's name, or `tstr:` and
-            a name. `refined:` before a generator's name stands for its refined clips.
+        arm: `weak`, `strong`, `ceiling`, `adjusted`, `interpolation`, `difference`, `feature`, a generator's name, or
+            `tstr:` or `adjusted:` and a name. `refined:` before a generator's name stands for its refined clips.
         training: The same for all arms.
         seed: Decides weights, batches and augmentation.
         synthetic: The generator's clips, for the arms that use them; those that a filter refused are left out.
@@ -195,7 +210,7 @@ def score_arm(
     head_steps = round(training.steps * FEATURE_TAIL) if arm == "feature" else 0
     names = bed.train.class_names
     trained = replace(training, steps=training.steps - head_steps) if head_steps else training
-    model = train_recogniser(real, info, names, trained, seed, fake)
+    model = train_recogniser(real, info, names, trained, seed, fake, adjusted=arm.split(":")[0] == ADJUSTED)
     made_features = 0
     if head_steps:
         made_features = _augment_features(model, tensors, training, seed, head_steps, per_class)
@@ -289,8 +304,8 @@ def record_id(
         synthetic_digest: Digest of the synthetic set's manifest; "" where the arm uses none.
         per_class: See `score_arm`.
     """
-    used = per_class if arm in RIVAL_ARMS else 0
-    if arm in (*REAL_ARMS, "feature") or arm.startswith(TSTR):
+    used = per_class if arm in MADE_ARMS else 0
+    if arm in (*REAL_ARMS, ADJUSTED, "feature") or arm.startswith(TSTR):
         # Nothing is mixed in: so that real arms are not trained anew for every ratio that is tried.
         training = replace(training, **{f: getattr(RecogniserTraining(), f) for f in OF_SYNTHETIC})
     parts = [PROTOCOL_VERSION, tensors_digest, arm, asdict(training), seed, synthetic_digest, used]
@@ -301,7 +316,7 @@ def bed_digest(bed: Bed, arm: str) -> str:
     """Hash of the clips that an arm trains on and is judged by (the ceiling is the same for every test draw)."""
     train = bed.full if arm == "ceiling" else bed.train
     ids = [[m.sample_id for m in s.motions] for s in (train, bed.evaluate)]
-    rare = () if arm in REAL_ARMS or arm.startswith(TSTR) else bed.rare
+    rare = () if arm in (*REAL_ARMS, ADJUSTED) or arm.startswith(TSTR) else bed.rare
     return hashlib.sha256(json.dumps([train.dataset, ids, rare]).encode()).hexdigest()[:24]
 
 
@@ -404,11 +419,16 @@ def _clear(i: Interval | None) -> str:
     return "" if i is None else f"{i}{' *' if i.excludes_zero else '  '}"
 
 
+def _width(summaries: Sequence[ArmSummary]) -> int:
+    return max((22, *(len(s.arm) for s in summaries)))
+
+
 def format_table(summaries: Sequence[ArmSummary]) -> str:
     """The arms table as text."""
+    width = _width(summaries)
 
     def line(arm: str, runs: object, rare: str, against: str, closed: str, macro: str, top1: str) -> str:
-        return f"{arm:<22}{runs:>5}  {rare:>15}  {against:>24}  {closed:>10}  {macro:>13}  {top1:>13}"
+        return f"{arm:<{width}}{runs:>5}  {rare:>15}  {against:>24}  {closed:>10}  {macro:>13}  {top1:>13}"
 
     head = line("arm", "runs", "rare recall %", "vs strong (95 %)", "gap closed", "macro %", "top-1 %")
     lines = [head, "-" * len(head)]
@@ -438,6 +458,6 @@ def format_table(summaries: Sequence[ArmSummary]) -> str:
 def format_ranking(summaries: Sequence[ArmSummary]) -> str:
     """Average precisions as text, beside the arms table; "" where no arm's are known."""
     rows = [(s.arm, _spread(s.rare_ap), _clear(s.ap_difference)) for s in summaries if s.rare_ap]
-    line = lambda arm, ap, against: f"{arm:<22}{ap:>13}  {against:>24}"  # noqa: E731
+    line = lambda arm, ap, against: f"{arm:<{_width(summaries)}}{ap:>13}  {against:>24}"  # noqa: E731
     head = line("average precision", "rare AP %", "vs strong (95 %)")
     return "\n".join((head, "-" * len(head), *(line(*row) for row in rows))) if rows else ""

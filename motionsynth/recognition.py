@@ -210,6 +210,7 @@ def train_recogniser(
     config: RecogniserTraining,
     seed: int,
     synthetic: ClipTensors | None = None,
+    adjusted: bool = False,
 ) -> Recogniser:
     """Train on class-balanced batches for `config.steps` steps, whatever the number of clips.
 
@@ -220,6 +221,8 @@ def train_recogniser(
         config: See `RecogniserTraining`.
         seed: Decides initial weights, batches and augmentation.
         synthetic: Synthetic clips to mix in, or None.
+        adjusted: In place of balanced batches, draw each class as often as it has real clips, and train by the
+            logit-adjusted loss (Menon et al., ICLR 2021, eq. 10, tau = 1).
 
     Returns:
         The trained network in evaluation mode (the weight average if `config.average` is above 0).
@@ -249,9 +252,10 @@ def train_recogniser(
     )
     have_fake = np.array([len(f) > 0 for f in fake_at])
     have_real = np.array([len(r) > 0 for r in real_at])
+    shares, log_prior = _priors(real_at, fake_at, usable) if adjusted else (None, 0.0)
     model.train()
     for step in range(config.steps):
-        classes = draw.choice(usable, config.batch)
+        classes = draw.choice(usable, config.batch, p=shares)
         mixing = step < config.steps * (1 - config.real_only_tail)
         want_fake = have_fake[classes] & (draw.random(config.batch) < config.synthetic_share) & mixing
         want_fake |= ~have_real[classes]
@@ -267,9 +271,9 @@ def train_recogniser(
         weights = clip_weights(config, step, fakes)
         with autocast(config.precision, "cpu"):
             features = model.features(x if blend is None else blend.x)
-            losses = model.losses(features, y, config.label_smoothing)
+            losses = model.losses(features, y, config.label_smoothing, log_prior)
             if blend is not None:
-                others = model.losses(features, blend.y, config.label_smoothing)
+                others = model.losses(features, blend.y, config.label_smoothing, log_prior)
                 losses = losses.lerp(others, blend.share)
         loss = (losses * weights).sum() / weights.sum().clamp_min(1e-6)
         optimiser.zero_grad(set_to_none=True)
@@ -283,6 +287,17 @@ def train_recogniser(
     if config.average > 0:
         model.load_state_dict(average.module.state_dict())
     return model.eval()
+
+
+def _priors(
+    real_at: list[np.ndarray], fake_at: list[np.ndarray], usable: np.ndarray
+) -> tuple[np.ndarray, Tensor]:
+    """The share of the clips of each usable class, and its log for all K, the smallest for those without a clip."""
+    sizes = np.array([len(real_at[c]) or len(fake_at[c]) for c in usable])
+    shares = sizes / sizes.sum()
+    log_prior = torch.full((len(real_at),), float(np.log(shares.min())))
+    log_prior[usable] = torch.from_numpy(np.log(shares)).float()
+    return shares, log_prior
 
 
 @torch.no_grad()

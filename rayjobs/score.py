@@ -23,6 +23,7 @@ from motionsynth.beds import Bed, BedSpec
 from motionsynth.errors import InputError, with_fields
 from motionsynth.plans import score_plan
 from motionsynth.protocol import (
+    ADJUSTED,
     HYBRID,
     PROTOCOL_VERSION,
     REAL_ARMS,
@@ -33,6 +34,7 @@ from motionsynth.protocol import (
     arms_of,
     bed_digest,
     for_bed,
+    generator_of,
     record_id,
 )  # fmt: skip
 from motionsynth.recipes import Recipe
@@ -166,7 +168,8 @@ def chosen_arms(recipe: Recipe, given: str) -> tuple[str, ...]:
         return ()
     names = [n.strip() for n in given.split(",")]
     own = (HYBRID, *(r.generator for r in recipe.each))
-    known = (*REAL_ARMS, *RIVAL_ARMS, *own, TSTR.rstrip(":"), REFINED.rstrip(":"), QUALITY)
+    twice = (f"{ADJUSTED}:{g}" for g in own)
+    known = (*REAL_ARMS, *RIVAL_ARMS, *own, *twice, TSTR.rstrip(":"), REFINED.rstrip(":"), QUALITY)
     if unknown := [n for n in names if n not in known]:
         raise InputError(f"Unknown arm '{unknown[0]}' in --arms. Known: {', '.join(known)}.")
     return tuple(dict.fromkeys(("strong", *names)))
@@ -208,7 +211,7 @@ def plan_tasks(
             generators += tuple(REFINED + g for g in generators)
         arms = [(arm, _generator(arm, generators)) for arm in arms_of(generators, spec.scarcity)]
         for arm, generator in (*arms, *((QUALITY, g) for g in generators)):
-            family = arm.split(":")[0]
+            family = arm if arm.startswith(ADJUSTED) else arm.split(":")[0]
             seen.add(family)
             if only and family not in only:
                 continue
@@ -248,7 +251,7 @@ def plan_tasks(
 
 def _generator(arm: str, generators: Sequence[str]) -> str:
     """Whose clips an arm uses; "" for none."""
-    name = arm.removeprefix(TSTR)
+    name = generator_of(arm)
     return name if name in generators else ""
 
 

@@ -21,10 +21,11 @@ from typing import Any
 from motionsynth.beds import BedSpec
 from motionsynth.hybrid import PUBLISHED_NOTE
 from motionsynth.protocol import (
-    REAL_ARMS,
+    ADJUSTED,
     REFINED,
     RIVAL_ARMS,
     ScoreRecord,
+    adds_clips,
     format_ranking,
     format_table,
     paired_difference,
@@ -54,12 +55,11 @@ def tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
                 if ranking := format_ranking(summaries):
                     text.append(f"{ranking}\nNaming a class more readily raises its recall, and not this.")
         shown = dict.fromkeys(r.arm for r in scarce)
-        for arm in (a for a in shown if a not in (*REAL_ARMS, *RIVAL_ARMS)):
-            unrefined = [arm.removeprefix(REFINED)] if arm.startswith(REFINED) else []
-            for rival in (a for a in (*RIVAL_ARMS, *unrefined) if a in shown):
+        for arm in filter(adds_clips, shown):
+            for rival in (a for a in _rivals(arm) if a in shown):
                 d = paired_difference(scarce, arm, rival)
                 against.append({"recogniser": name, "arm": arm, "rival": rival, **asdict(d)})
-                text.append(f"{arm} - {rival}: {d} points of rare recall, paired")
+                text.append(f"{arm} - {rival}: {d} points of rare recall, paired{_of_ap(scarce, arm, rival)}")
         recalls += [
             {
                 "recogniser": name,
@@ -85,6 +85,19 @@ def tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
         "tstr": tstr,
         "text": "\n\n".join(text),
     }
+
+
+def _rivals(arm: str) -> Sequence[str]:
+    """What an arm that adds clips must beat: what comes without a generator, or without what the arm does besides."""
+    if arm.startswith(ADJUSTED):
+        return (ADJUSTED,)
+    return (*RIVAL_ARMS, arm.removeprefix(REFINED)) if arm.startswith(REFINED) else RIVAL_ARMS
+
+
+def _of_ap(records: Sequence[ScoreRecord], arm: str, rival: str) -> str:
+    if any(math.isnan(r.rare_ap) for r in records if r.arm in (arm, rival)):
+        return ""
+    return f"; {paired_difference(records, arm, rival, 'rare_ap')} of average precision"
 
 
 def _rare_recalls(records: Sequence[ScoreRecord]) -> dict[int, float]:
@@ -153,9 +166,7 @@ def report(result: Mapping[str, Any]) -> None:
         print(PUBLISHED_NOTE)
     print(f"\n{result['text']}")
     names = result["class_names"]
-    wanted = {"strong", "ceiling"} | {
-        a["arm"] for a in result["arms"] if a["arm"] not in (*REAL_ARMS, *RIVAL_ARMS)
-    }
+    wanted = {"strong", "ceiling"} | {a["arm"] for a in result["arms"] if adds_clips(a["arm"])}
     for name in dict.fromkeys(r["recogniser"] for r in result["rare_recalls"]):
         rows = [r for r in result["rare_recalls"] if r["recogniser"] == name and r["arm"] in wanted]
         if rows and rows[0]["rare_recalls"]:

@@ -19,11 +19,13 @@ from motionsynth.motion import MotionSet
 from motionsynth.protocol import (
     BedTensors,
     ScoreRecord,
+    adds_clips,
     arms_of,
     bed_digest,
     for_bed,
     format_ranking,
     format_table,
+    generator_of,
     record_id,
     score_arm,
     summarise,
@@ -57,15 +59,20 @@ def test_arms_of_a_bed() -> None:
     assert EVERY_ARM == (
         "weak",
         "strong",
+        "adjusted",
         "interpolation",
         "difference",
         "feature",
         "gan",
+        "adjusted:gan",
         "ceiling",
         "tstr:gan",
     )
     assert arms_of(("a", "b"), "full") == ("weak", "strong", "a", "b", "tstr:a", "tstr:b")
-    assert arms_of(("a", "b"), "few")[5:7] == ("a", "b")
+    assert arms_of(("a", "b"), "few")[6:10] == ("a", "b", "adjusted:a", "adjusted:b")
+    assert [a for a in EVERY_ARM if adds_clips(a)] == ["gan", "adjusted:gan"]
+    assert {generator_of(a) for a in ("gan", "tstr:gan", "adjusted:gan")} == {"gan"}
+    assert generator_of("adjusted:refined:gan") == "refined:gan"
 
 
 @pytest.mark.parametrize("draw", [0, 2])
@@ -115,7 +122,7 @@ def test_every_arm_takes_the_same_steps_and_judges_the_same_clips(
     assert r.rare_recall == pytest.approx(r.recalls[r.rare[0]]) and r.rare == tensors.bed.rare
     clips = {
         "interpolation": (27, 5), "difference": (27, 5), "feature": (27, 5), "gan": (27, 12),
-        "ceiling": (36, 0), "tstr:gan": (0, 12),
+        "adjusted:gan": (27, 12), "ceiling": (36, 0), "tstr:gan": (0, 12),
     }  # fmt: skip
     assert (r.real_clips, r.synthetic_clips) == clips.get(arm, (27, 0))
     assert (r.arm, r.seed, r.bed, r.split, r.dataset) == (arm, 1, tensors.bed.spec.key, "test", "tiny")
@@ -125,15 +132,15 @@ def trained_on(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     calls: list[tuple] = []
     original = protocol.train_recogniser
 
-    def spy(real, info, names, config, seed, fake=None):
-        calls.append((real, config, seed, fake))
-        return original(real, info, names, config, seed, fake)
+    def spy(real, info, names, config, seed, fake=None, adjusted=False):
+        calls.append((real, config, seed, fake, adjusted))
+        return original(real, info, names, config, seed, fake, adjusted)
 
     monkeypatch.setattr(protocol, "train_recogniser", spy)
     return calls
 
 
-def test_arms_differ_in_their_clips_alone(
+def test_arms_differ_in_their_clips_and_the_adjusted_in_how_they_weigh_them(
     tensors: BedTensors, made: MotionSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = trained_on(monkeypatch)
@@ -144,8 +151,10 @@ def test_arms_differ_in_their_clips_alone(
     assert by_arm["weak"][1] == replace(QUICK, augment=NONE)
     assert by_arm["feature"][1] == replace(QUICK, steps=7)
     assert all(by_arm[a][1] == QUICK for a in set(EVERY_ARM) - {"weak", "feature"})
-    for arm in ("weak", "strong", "interpolation", "difference", "feature", "gan"):
+    for arm in set(EVERY_ARM) - {"ceiling", "tstr:gan"}:
         assert by_arm[arm][0] is tensors.train
+    assert {a for a in EVERY_ARM if by_arm[a][4]} == {"adjusted", "adjusted:gan"}
+    assert torch.equal(by_arm["adjusted:gan"][3].x, by_arm["gan"][3].x) and by_arm["adjusted"][3] is None
     assert by_arm["ceiling"][0] is tensors.full
     assert all(by_arm[a][3] is None for a in ("weak", "strong", "feature", "ceiling", "tstr:gan"))
     # Blends and lent differences are of the rare class only; train-on-synthetic sees no real clip.
@@ -232,9 +241,10 @@ def test_record_ids_follow_every_ingredient() -> None:
     mixing = replace(
         QUICK, synthetic_share=0.2, real_only_tail=0.5, synthetic_weight=0.5, synthetic_decay=1.0, mixup=0.2
     )
-    for arm in ("weak", "strong", "ceiling", "feature", "tstr:gan"):
+    for arm in ("weak", "strong", "ceiling", "adjusted", "feature", "tstr:gan"):
         assert name(arm=arm, training=mixing) == name(arm=arm)
     assert name(training=mixing) != name()
+    assert len({name(), name(arm="adjusted"), name(arm="adjusted:gan"), name(arm="strong")}) == 4
     assert name(bed=replace(bed, spec=replace(bed.spec, draw=3))) == name()
     assert name() == record_id(
         bed_digest(bed, "gan"), "gan", RecogniserTraining(steps=10, batch=8), 0, "d", 7
@@ -256,7 +266,7 @@ def test_which_classes_are_rare_decides_the_arms_that_use_it() -> None:
     differ = {arm: bed_digest(bed, arm) != bed_digest(few, arm) for arm in EVERY_ARM}
     assert differ == {
         "weak": False, "strong": False, "interpolation": True, "difference": True, "feature": True, "gan": True,
-        "ceiling": False, "tstr:gan": False,
+        "adjusted": False, "adjusted:gan": True, "ceiling": False, "tstr:gan": False,
     }  # fmt: skip
 
 

@@ -51,7 +51,8 @@ def test_one_command_does_it_all_once(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     recipe = get_recipe("debug")
-    arms = {"weak", "strong", "interpolation", "difference", "feature", "motion_gan", "ceiling"}
+    rivals = {"adjusted", "interpolation", "difference", "feature"}
+    arms = {"weak", "strong", *rivals, "motion_gan", "adjusted:motion_gan", "ceiling"}
     assert {a["arm"] for a in result["arms"]} == arms and result["trained"] == len(arms) + 1
     assert list(result["stages"]) == ["prepare", "train", "generate", "score", "report"]
     assert [b["step"] for b in result["trained_generators"]] == [

@@ -94,10 +94,12 @@ def test_tasks_are_planned_once(storage: Storage) -> None:
     arms = [
         "weak",
         "strong",
+        "adjusted",
         "interpolation",
         "difference",
         "feature",
         "motion_gan",
+        "adjusted:motion_gan",
         "ceiling",
         score.QUALITY,
     ]
@@ -107,7 +109,7 @@ def test_tasks_are_planned_once(storage: Storage) -> None:
         ids.setdefault(t.arm, set()).add(t.id)
     # All test draws have one ceiling between them.
     assert {arm: len(i) for arm, i in ids.items()} == dict.fromkeys(arms, 3) | {"ceiling": 1}
-    assert {t.arm for t in tasks if t.synthetic} == {"motion_gan", score.QUALITY}
+    assert {t.arm for t in tasks if t.synthetic} == {"motion_gan", "adjusted:motion_gan", score.QUALITY}
     again = [t.id for t, _ in score.plan_tasks(storage, "tiny", "r", recipe)]
     assert again == [t.id for t in tasks]
 
@@ -148,15 +150,16 @@ def test_a_second_run_trains_nothing_and_the_test_half_is_counted(
         and len(stored["quality"]) == 2
     )
     rows = pq.read_table(io.BytesIO(storage.read(f"{base}.parquet"))).to_pylist()
-    assert len(rows) == 14 and {r["arm"] for r in rows} == {a["arm"] for a in first["arms"]}
+    assert len(rows) == 18 and {r["arm"] for r in rows} == {a["arm"] for a in first["arms"]}
     table = {s.arm: s for s in summarise([ScoreRecord.from_dict(r) for r in rows])}
     for a in first["arms"]:
         assert a["runs"] == 2 and a["rare_recall"]["mean"] == table[a["arm"]].rare_recall.mean
     assert [(a["arm"], a["rival"]) for a in first["against_rivals"]] == [
-        ("motion_gan", r) for r in ("interpolation", "difference", "feature")
+        *(("motion_gan", r) for r in ("adjusted", "interpolation", "difference", "feature")),
+        ("adjusted:motion_gan", "adjusted"),
     ]
     for a in first["against_rivals"]:
-        gap = table["motion_gan"].rare_recall.mean - table[a["rival"]].rare_recall.mean
+        gap = table[a["arm"]].rare_recall.mean - table[a["rival"]].rare_recall.mean
         assert a["n"] == 2 and a["mean"] == pytest.approx(gap)
     assert any("tfevents" in o.key for o in storage.list(f"{base}-tensorboard"))
     score.report(first)
@@ -234,13 +237,23 @@ def test_several_generators_are_arms_of_one_table(storage: Storage) -> None:
     synthesise(storage, other, count=5)
     tasks = score.plan_tasks(storage, "tiny", "r", recipe)
     both = ["motion_gan", "kinetic_gan"]
-    rivals = ["interpolation", "difference", "feature"]
-    assert arms_at(tasks) == ["weak", "strong", *rivals, *both, "ceiling", score.QUALITY, score.QUALITY]
+    rivals = ["adjusted", "interpolation", "difference", "feature"]
+    twice = [f"adjusted:{g}" for g in both]
+    assert arms_at(tasks) == [
+        "weak",
+        "strong",
+        *rivals,
+        *both,
+        *twice,
+        "ceiling",
+        score.QUALITY,
+        score.QUALITY,
+    ]
     assert arms_at(tasks, "full") == [
         "weak", "strong", *both, "tstr:motion_gan", "tstr:kinetic_gan", score.QUALITY, score.QUALITY,
     ]  # fmt: skip
     for t, _ in tasks:
-        wanted = t.arm.removeprefix("tstr:")
+        wanted = t.arm.removeprefix("tstr:").removeprefix("adjusted:")
         assert not t.synthetic if wanted not in (*both, score.QUALITY) else t.synthetic.split("/")[-2] in both
         if wanted in both:
             assert t.synthetic.endswith(f"/{wanted}/synthetic")

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from motionsynth import recognition
+from motionsynth.augment import NONE
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet, canonical, rotate_y
-from motionsynth.recognisers import RecogniserInfo
+from motionsynth.recognisers import RecogniserInfo, build_recogniser
 from motionsynth.recognition import (
     STORED_FRAMES,
     ClipTensors,
@@ -252,6 +253,33 @@ def test_classes_are_balanced(tiny_set: MotionSet, monkeypatch: pytest.MonkeyPat
     both = ClipTensors(x=torch.cat([many.x, few.x]), y=torch.cat([many.y, few.y]))
     train_recogniser(both, info_of(tiny_set), tiny_set.class_names, replace(QUICK, batch=90), 0)
     assert np.mean([(b == 9).mean() for b in seen]) == pytest.approx(1 / 3, abs=0.08)
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_where_clips_tell_nothing_no_class_is_preferred_however_many_it_has(
+    adjusted: bool, tiny_set: MotionSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Balanced batches do that, and so do batches as they come with the adjusted loss; half of either does not."""
+    drawn, augment = [], recognition.augment
+    monkeypatch.setattr(recognition, "augment", lambda x, y, *a: (drawn.append(y), augment(x, y, *a))[1])
+    one = to_tensors(tiny_set.select([0]), 1).x
+    clips = ClipTensors(x=one.repeat(8, 1, 1, 1, 1), y=torch.tensor([0, *[1] * 7]))
+    config = RecogniserTraining(steps=80, batch=64, label_smoothing=0.0, augment=NONE)
+    model = train_recogniser(clips, info_of(tiny_set), tiny_set.class_names, config, 0, adjusted=adjusted)
+    share = (torch.cat(drawn) == 0).double().mean()
+    assert share == pytest.approx(1 / 8 if adjusted else 1 / 2, abs=0.03)
+    told = predict(model, ClipTensors(x=one, y=torch.tensor([1])))[0][0]
+    assert told[:2] == pytest.approx([0.5, 0.5], abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["tcn", "stgcn"])
+def test_a_prior_is_added_to_the_logits_of_the_loss(name: str, tiny_set: MotionSet) -> None:
+    model = build_recogniser(name, info_of(tiny_set)).eval()
+    features = torch.randn(4, model.features(to_tensors(tiny_set, 1).x[:1, :, : model.frames]).shape[1])
+    y, far = torch.tensor([0, 1, 2, 1]), torch.tensor([0.0, 0.0, 100.0])
+    plain, moved = (model.losses(features, y, 0.0, prior) for prior in (0.0, far))
+    assert torch.equal(model.losses(features, y, 0.0), plain)
+    assert moved[2] < 1e-4 and (moved[[0, 1, 3]] > 50).all() and (plain < 50).all()
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,11 @@ class Recogniser(nn.Module, ABC):
         """Logits, [B, K]."""
         return self.classify(self.features(x_BMTVC))
 
-    def losses(self, features: Tensor, y_B: Tensor, label_smoothing: float) -> Tensor:
-        """What training minimises, of each clip, [B]: the cross-entropy of its logits."""
-        logits = self.classify(features).float()
+    def losses(
+        self, features: Tensor, y_B: Tensor, label_smoothing: float, log_prior_K: Tensor | float = 0.0
+    ) -> Tensor:
+        """What training minimises, of each clip, [B]: the cross-entropy of its logits plus `log_prior_K`."""
+        logits = self.classify(features).float() + log_prior_K
         return nn.functional.cross_entropy(logits, y_B, label_smoothing=label_smoothing, reduction="none")
 
     def streams(self, x_BMTVC: Tensor) -> tuple[Tensor, Tensor]:

@@ -260,12 +260,14 @@ class STGCN(Recogniser):
         """Logits [B, K] from features, the mean over the streams' own; no dropout, as published."""
         return self.head(features)
 
-    def losses(self, features: Tensor, y_B: Tensor, label_smoothing: float) -> Tensor:
+    def losses(
+        self, features: Tensor, y_B: Tensor, label_smoothing: float, log_prior_K: Tensor | float = 0.0
+    ) -> Tensor:
         """The mean of each stream's own cross-entropy, [B]: as published, no stream learns from another."""
         n = len(self.used)
         parts = zip(features.float().chunk(n, 1), self.head.weight.chunk(n, 1), strict=True)
         logits = torch.cat([n * nn.functional.linear(f, w) + self.head.bias for f, w in parts])
         losses = nn.functional.cross_entropy(
-            logits, y_B.repeat(n), label_smoothing=label_smoothing, reduction="none"
+            logits + log_prior_K, y_B.repeat(n), label_smoothing=label_smoothing, reduction="none"
         )
         return losses.view(n, -1).mean(0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from motionsynth.beds import Bed
 from motionsynth.motion import MotionSet
-from motionsynth.protocol import REAL_ARMS, RIVAL_ARMS, TSTR, ScoreRecord
+from motionsynth.protocol import ADJUSTED, ScoreRecord, adds_clips
 
 PROJECTIONS = ("pca", "tsne")
 
@@ -79,9 +79,9 @@ class Run:
 
     @property
     def generators(self) -> list[str]:
-        """Arms that add synthetic clips of a generator."""
+        """Arms that add synthetic clips of a generator, in balanced batches."""
         arms = dict.fromkeys(r.arm for r in self.judged)
-        return [a for a in arms if a not in (*REAL_ARMS, *RIVAL_ARMS) and not a.startswith(TSTR)]
+        return [a for a in arms if adds_clips(a) and not a.startswith(ADJUSTED)]
 
     @property
     def judged(self) -> list[ScoreRecord]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from motionsynth.protocol import REFINED, TSTR
+from motionsynth.protocol import ADJUSTED, REFINED, TSTR, adds_clips
 from motionsynth.report import charts
 from motionsynth.report.gains import (
     arms_of,
@@ -38,6 +38,7 @@ ARMS = {
     "weak": "real clips as they are",
     "strong": "real clips, strongly augmented: the arm to beat",
     "ceiling": "all real clips, none held back",
+    ADJUSTED: "strong with classes drawn as they occur, and a loss that makes up for it (logit adjustment)",
     "interpolation": "strong plus blends of two clips of a class",
     "difference": "strong plus differences of common classes lent to rare ones",
     "feature": "strong plus features made up around the rare classes",
@@ -49,6 +50,8 @@ def described(arm: str) -> str:
     """What an arm trains on, in a few words."""
     if arm.startswith(TSTR):
         return "synthetic clips alone"
+    if arm.startswith(f"{ADJUSTED}:"):
+        return "its synthetic clips, trained as adjusted is"
     if arm.startswith(REFINED):
         return "strong plus those synthetic clips that were accepted"
     return ARMS.get(arm, "strong plus its synthetic clips")
@@ -119,7 +122,7 @@ def _arms(run: Run, rows: Sequence[Any], what: str) -> str:
     body = []
     for r in rows:
         d, arm = r["difference"], r["arm"]
-        made = arm in run.generators or arm.startswith(TSTR)
+        made = adds_clips(arm) or arm.startswith(TSTR)
         name = f'<b class="{"made" if made else ""}">{escape(arm)}</b>'
         name += f'<span class="quiet">{escape(described(arm))}</span>'
         said, drawn = '<span class="quiet">\u2013</span>', ""
