@@ -19,7 +19,7 @@ import numpy as np
 
 from motionsynth.beds import SIDES
 from motionsynth.errors import InputError
-from motionsynth.protocol import TSTR, ScoreRecord
+from motionsynth.protocol import ADJUSTED, TSTR, ScoreRecord
 from motionsynth.recipes import get_recipe
 from rayjobs import cli, experiment, score
 from storage import Storage
@@ -28,7 +28,7 @@ from tuning.tables import grid
 from tuning.variance import MOST_DRAWS, READINGS, Components, components, detectable, needed, paired
 
 UNLIKE_TUNING = ("weak", "ceiling")
-"""Arms that no setting of a generator resembles: other real clips, or other augmentation."""
+"""Arms that no setting of a generator resembles: other real clips, or other augmentation (`ADJUSTED`: another loss)."""
 NEVER = "never"
 
 
@@ -115,9 +115,9 @@ def read_scores(storage: Storage, dataset: str, run: str, split: str, who: str) 
 
 
 def resembling(records: Sequence[ScoreRecord]) -> list[str]:
-    """The arms whose noise is like that of a setting's: all but other real clips and synthetic ones alone."""
+    """The arms whose noise is like that of a setting's: not other real clips, another loss or synthetic clips alone."""
     arms = dict.fromkeys(r.arm for r in records)
-    return [a for a in arms if a not in UNLIKE_TUNING and not a.startswith(TSTR)]
+    return [a for a in arms if a not in UNLIKE_TUNING and not a.startswith((TSTR, ADJUSTED))]
 
 
 def measure(records: Sequence[ScoreRecord], arms: Sequence[str], difference: float = 2.0) -> list[Noise]:
