@@ -100,9 +100,10 @@ def gain(run: Run) -> str:
             )
     return out + (
         '<p class="note">Every arm trains the same recogniser for the same steps from the same seeds; only the clips '
-        "differ. Differences are paired by draw and seed, in points, with their 95\u00a0% interval. Filled marks: the "
-        "interval excludes zero. Recall also rises where a recogniser merely names a class more readily; average "
-        "precision (of the rare classes, where some are rare) does not.</p>"
+        "differ and, in adjusted arms, how classes are drawn and weighed. Differences are paired by draw and seed, in "
+        "points, with their 95\u00a0% interval. Filled marks: the interval excludes zero. Recall also rises where a "
+        "recogniser merely names a class more readily; average precision (of the rare classes, where some are rare) "
+        "does not.</p>"
     )
 
 
