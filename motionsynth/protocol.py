@@ -138,10 +138,14 @@ class BedTensors:
 
 
 def arms_of(generators: Sequence[str], scarcity: str) -> tuple[str, ...]:
-    """All arms of a bed: with nothing scarce, nothing to rival, and each generator's clips alone besides."""
+    """All arms of a bed: with nothing scarce, nothing to rival, and each generator's clips alone besides.
+
+    Of a generator's refined clips there is one arm, in balanced batches.
+    """
     if scarcity == "full":
         return ("weak", "strong", *generators, *(TSTR + g for g in generators))
-    return ("weak", "strong", *RIVAL_ARMS, *generators, *(f"{ADJUSTED}:{g}" for g in generators), "ceiling")
+    twice = (f"{ADJUSTED}:{g}" for g in generators if not g.startswith(REFINED))
+    return ("weak", "strong", *RIVAL_ARMS, *generators, *twice, "ceiling")
 
 
 def adds_clips(arm: str) -> bool:

@@ -117,7 +117,7 @@ def test_tasks_are_planned_once(storage: Storage) -> None:
     synthesise(storage, recipe, run="other", count=5)
     other = [t for t, _ in score.plan_tasks(storage, "tiny", "other", recipe)]
     changed = {a.arm for a, b in zip(tasks, other, strict=True) if a.id != b.id}
-    assert changed == {"motion_gan", score.QUALITY}
+    assert changed == {"motion_gan", "adjusted:motion_gan", score.QUALITY}
 
     two = replace(recipe, scores=(ScorePlan(training=recipe.scores[0].training, seeds=2),))
     more = [t for t, _ in score.plan_tasks(storage, "tiny", "r", two)]
@@ -133,8 +133,8 @@ def test_a_second_run_trains_nothing_and_the_test_half_is_counted(
     recipe = recipe_of()
     synthesise(storage, recipe)
     first = score.score(storage, "tiny", "r", recipe, join, workers=1)
-    # 7 arms and the quality of the set in 2 draws, with one ceiling for both.
-    assert first["trained"] == 15 and first["test_readings"] == 1
+    # 9 arms and the quality of the set in 2 draws, with one ceiling for both.
+    assert first["trained"] == 19 and first["test_readings"] == 1
     again = score.score(storage, "tiny", "r", recipe, never)
     assert again["trained"] == 0 and again["test_readings"] == 1
     untimed = ("seconds", "trained")
@@ -273,10 +273,13 @@ def test_chosen_arms(storage: Storage) -> None:
     tasks = score.plan_tasks(storage, "tiny", "r", recipe, some)
     assert arms_at(tasks) == ["strong", score.QUALITY]
     assert arms_at(tasks, "full") == ["strong", "tstr:motion_gan", score.QUALITY]
+    for given in ("adjusted", "adjusted:motion_gan"):
+        tasks = score.plan_tasks(storage, "tiny", "r", recipe, score.chosen_arms(recipe, given))
+        assert arms_at(tasks) == ["strong", given] and arms_at(tasks, "full") == ["strong"]
     for absent in ("hybrid", "tstr"):
         given = score.chosen_arms(recipe, absent)
         with pytest.raises(
-            InputError, match=f"names '{absent}', which no bed of this run has. Its beds have: ceiling, "
+            InputError, match=f"names '{absent}', which no bed of this run has. Its beds have: adjusted, "
         ):
             score.plan_tasks(storage, "tiny", "r", replace(recipe, full=False), given)
     with pytest.raises(
@@ -293,13 +296,13 @@ def test_folds_make_one_table(tmp_path: Path, ray_local: None, capsys: pytest.Ca
     recipe = replace(recipe_of(draws=1, protocol="fold1"), protocols=("fold1", "fold2", "fold3"))
     synthesise(storage, recipe)
     result = score.score(storage, "tiny", "r", recipe, join, workers=1)
-    # 7 arms and the quality of the set, in each fold.
-    assert result["trained"] == 24 and result["test_readings"] == 1
+    # 9 arms and the quality of the set, in each fold.
+    assert result["trained"] == 30 and result["test_readings"] == 1
     assert result["protocols"] == ["fold1", "fold2", "fold3"]
     for a in result["arms"]:
         assert a["runs"] == 3 and (a["arm"] == "strong" or a["difference"]["n"] == 3)
     rows = pq.read_table(io.BytesIO(storage.read("runs/r/tiny/score-test-tcn.parquet"))).to_pylist()
-    assert {r["bed"].split("-")[0] for r in rows} == set(recipe.protocols) and len(rows) == 21
+    assert {r["bed"].split("-")[0] for r in rows} == set(recipe.protocols) and len(rows) == 27
     score.report(result)
     assert "tiny, 3 protocols pooled (fold1, fold2, fold3), a third" in capsys.readouterr().out
     # A fold alone is there already.
