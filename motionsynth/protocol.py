@@ -1,7 +1,8 @@
 """What counts as a gain: the arms, one trained recogniser's record, and the table over draws and seeds.
 
 Every arm of a draw trains the same recogniser for the same number of steps from the same seed; only the clips
-differ. A gain is claimed over the *strong* real arm, and only when its paired interval excludes zero.
+differ, and in the adjusted arms how classes are drawn and weighed. A gain is claimed over the *strong* real arm, and
+only when its paired interval excludes zero.
 """
 
 from __future__ import annotations
