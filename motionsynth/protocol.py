@@ -154,6 +154,11 @@ def adds_clips(arm: str) -> bool:
     return arm not in (*REAL_ARMS, *RIVAL_ARMS) and not arm.startswith(TSTR)
 
 
+def is_adjusted(arm: str) -> bool:
+    """Whether it draws and weighs classes as `ADJUSTED` does, with a generator's clips or without."""
+    return arm.split(":")[0] == ADJUSTED
+
+
 def generator_of(arm: str) -> str:
     """The generator's name in that of an arm that uses its clips, and how: `REFINED` still before it."""
     return arm.removeprefix(TSTR).removeprefix(f"{ADJUSTED}:")
@@ -215,7 +220,7 @@ def score_arm(
     head_steps = round(training.steps * FEATURE_TAIL) if arm == "feature" else 0
     names = bed.train.class_names
     trained = replace(training, steps=training.steps - head_steps) if head_steps else training
-    model = train_recogniser(real, info, names, trained, seed, fake, adjusted=arm.split(":")[0] == ADJUSTED)
+    model = train_recogniser(real, info, names, trained, seed, fake, adjusted=is_adjusted(arm))
     made_features = 0
     if head_steps:
         made_features = _augment_features(model, tensors, training, seed, head_steps, per_class)
@@ -463,6 +468,7 @@ def format_table(summaries: Sequence[ArmSummary]) -> str:
 def format_ranking(summaries: Sequence[ArmSummary]) -> str:
     """Average precisions as text, beside the arms table; "" where no arm's are known."""
     rows = [(s.arm, _spread(s.rare_ap), _clear(s.ap_difference)) for s in summaries if s.rare_ap]
-    line = lambda arm, ap, against: f"{arm:<{_width(summaries)}}{ap:>13}  {against:>24}"  # noqa: E731
+    width = _width(summaries)
+    line = lambda arm, ap, against: f"{arm:<{width}}{ap:>13}  {against:>24}"  # noqa: E731
     head = line("average precision", "rare AP %", "vs strong (95 %)")
     return "\n".join((head, "-" * len(head), *(line(*row) for row in rows))) if rows else ""

@@ -35,6 +35,7 @@ from motionsynth.protocol import (
     bed_digest,
     for_bed,
     generator_of,
+    is_adjusted,
     record_id,
 )  # fmt: skip
 from motionsynth.recipes import Recipe
@@ -211,7 +212,7 @@ def plan_tasks(
             generators += tuple(REFINED + g for g in generators)
         arms = [(arm, _generator(arm, generators)) for arm in arms_of(generators, spec.scarcity)]
         for arm, generator in (*arms, *((QUALITY, g) for g in generators)):
-            family = arm if arm.startswith(ADJUSTED) else arm.split(":")[0]
+            family = arm if is_adjusted(arm) else arm.split(":")[0]
             seen.add(family)
             if only and family not in only:
                 continue

@@ -28,6 +28,7 @@ from motionsynth.protocol import (
     adds_clips,
     format_ranking,
     format_table,
+    is_adjusted,
     paired_difference,
     summarise,
 )
@@ -89,7 +90,7 @@ def tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
 
 def _rivals(arm: str) -> Sequence[str]:
     """What an arm that adds clips must beat: what comes without a generator, or without what the arm does besides."""
-    if arm.startswith(ADJUSTED):
+    if is_adjusted(arm):
         return (ADJUSTED,)
     return (*RIVAL_ARMS, arm.removeprefix(REFINED)) if arm.startswith(REFINED) else RIVAL_ARMS
 

@@ -274,6 +274,7 @@ def test_where_clips_tell_nothing_no_class_is_preferred_however_many_it_has(
 
 @pytest.mark.parametrize("name", ["tcn", "stgcn"])
 def test_a_prior_is_added_to_the_logits_of_the_loss(name: str, tiny_set: MotionSet) -> None:
+    torch.manual_seed(0)
     model = build_recogniser(name, info_of(tiny_set)).eval()
     features = torch.randn(4, model.features(to_tensors(tiny_set, 1).x[:1, :, : model.frames]).shape[1])
     y, far = torch.tensor([0, 1, 2, 1]), torch.tensor([0.0, 0.0, 100.0])

@@ -19,7 +19,7 @@ import numpy as np
 
 from motionsynth.beds import SIDES
 from motionsynth.errors import InputError
-from motionsynth.protocol import ADJUSTED, TSTR, ScoreRecord
+from motionsynth.protocol import TSTR, ScoreRecord, is_adjusted
 from motionsynth.recipes import get_recipe
 from rayjobs import cli, experiment, score
 from storage import Storage
@@ -28,7 +28,7 @@ from tuning.tables import grid
 from tuning.variance import MOST_DRAWS, READINGS, Components, components, detectable, needed, paired
 
 UNLIKE_TUNING = ("weak", "ceiling")
-"""Arms that no setting of a generator resembles: other real clips, or other augmentation (`ADJUSTED`: another loss)."""
+"""Arms that no setting of a generator resembles: other real clips, or other augmentation (adjusted: another loss)."""
 NEVER = "never"
 
 
@@ -117,7 +117,7 @@ def read_scores(storage: Storage, dataset: str, run: str, split: str, who: str) 
 def resembling(records: Sequence[ScoreRecord]) -> list[str]:
     """The arms whose noise is like that of a setting's: not other real clips, another loss or synthetic clips alone."""
     arms = dict.fromkeys(r.arm for r in records)
-    return [a for a in arms if a not in UNLIKE_TUNING and not a.startswith((TSTR, ADJUSTED))]
+    return [a for a in arms if a not in UNLIKE_TUNING and not a.startswith(TSTR) and not is_adjusted(a)]
 
 
 def measure(records: Sequence[ScoreRecord], arms: Sequence[str], difference: float = 2.0) -> list[Noise]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from motionsynth.beds import Bed
 from motionsynth.motion import MotionSet
-from motionsynth.protocol import ADJUSTED, ScoreRecord, adds_clips
+from motionsynth.protocol import ScoreRecord, adds_clips, is_adjusted
 
 PROJECTIONS = ("pca", "tsne")
 
@@ -81,7 +81,7 @@ class Run:
     def generators(self) -> list[str]:
         """Arms that add synthetic clips of a generator, in balanced batches."""
         arms = dict.fromkeys(r.arm for r in self.judged)
-        return [a for a in arms if adds_clips(a) and not a.startswith(ADJUSTED)]
+        return [a for a in arms if adds_clips(a) and not is_adjusted(a)]
 
     @property
     def judged(self) -> list[ScoreRecord]:
