@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,20 @@ from motionsynth.recipes import get_recipe
 from rayjobs import cli
 from rayjobs.score_tables import write
 from storage import Storage
-from tuning.noise import Options, measure, noise_table, read_scores, resembling, verb
+from tuning.noise import Options, measure, read_scores, resembling, table, verb
 
 RECIPE = get_recipe("demo")
 WHO = "+".join(dict.fromkeys(p.training.recogniser for p in RECIPE.scores))
 
 
 def record(
-    arm: str, draw: int, seed: int, recall: float, recogniser: str = WHO, rare: tuple = (1,)
+    arm: str, draw: int, seed: int, ap: float, recogniser: str = WHO, rare: tuple = (1,)
 ) -> ScoreRecord:
+    """Its average precision is given; its recall is 10 points below."""
     return ScoreRecord(
         protocol=1, dataset="toy", bed=f"bed-d{draw}" if rare else "full", draw=draw, split="validation", arm=arm,
-        recogniser=recogniser, seed=seed, top1=0.5, macro=0.5, rare_recall=recall, recalls=(0.5, math.nan), rare=rare,
-        confusion=((1, 0), (0, 1)), real_clips=9, synthetic_clips=0, steps=5, seconds=1.0,
+        recogniser=recogniser, seed=seed, top1=0.5, macro=0.5, rare_recall=ap - 0.1, recalls=(0.5, math.nan), rare=rare,
+        confusion=((1, 0), (0, 1)), average_precisions=(ap, ap), real_clips=9, synthetic_clips=0, steps=5, seconds=1.0,
     )  # fmt: skip
 
 
@@ -43,6 +45,10 @@ def records(
         for d in range(draws)
         for s in range(seeds)
     ]
+
+
+def said(given: list[ScoreRecord], difference: float = 2.0) -> str:
+    return "\n\n".join(map(table, measure(given, ["strong", "gan"], difference)))
 
 
 def test_common_runs_are_less_noisy_than_single_arms() -> None:
@@ -64,16 +70,29 @@ def test_the_typical_pair_is_the_mean_of_all() -> None:
     assert found.one_arm.between == pytest.approx(np.mean([p.between for p in found.arms.values()]))
 
 
+def test_any_metric_can_be_asked_for_that_records_have() -> None:
+    (of_ap,), (of_recall,) = (
+        measure(records(), ["strong", "gan"], metric=m) for m in ("rare_ap", "rare_recall")
+    )
+    assert of_recall.arms["gan"].mean == pytest.approx(of_ap.arms["gan"].mean - 10)
+    assert of_recall.pair.within == pytest.approx(of_ap.pair.within)
+    assert "points of rare AP." in table(of_ap) and "points of rare recall." in table(of_recall)
+    older = [replace(r, average_precisions=()) for r in records()]
+    with pytest.raises(InputError, match="before records had their rare AP; give --metric rare_recall"):
+        measure(older, ["strong", "gan"])
+    assert measure(older, ["strong", "gan"], metric="rare_recall")
+
+
 def test_a_single_draw_is_read_as_fixed_only() -> None:
     (found,) = measure(records(draws=1, seeds=4), ["strong", "gan"])
     assert list(found.needed) == ["fixed"]
-    text = noise_table(records(draws=1, seeds=4), ["strong", "gan"])
+    text = said(records(draws=1, seeds=4))
     assert "random draws," not in text and "with fixed draws." in text
 
 
 def test_the_table_has_arms_pairs_and_seeds_needed() -> None:
     given = records()
-    text = noise_table(given, ["strong", "gan"], 3.0)
+    text = said(given, 3.0)
     (found,) = measure(given, ["strong", "gan"], 3.0)
     pair = found.pairs["gan - strong"]
     assert text.startswith(f"Noise of recogniser {WHO}: 3 draws, 3 seeds each")
@@ -89,9 +108,7 @@ def test_the_table_has_arms_pairs_and_seeds_needed() -> None:
 def test_each_recogniser_has_a_table_and_beds_without_rare_classes_are_left_out() -> None:
     other = records(recogniser="other")
     full = [record(a, 0, s, 0.99 - s / 3, rare=()) for a in ("strong", "gan") for s in range(3)]
-    alone = noise_table(records(), ["strong", "gan"])
-    both = noise_table([*records(), *full, *other], ["strong", "gan"])
-    assert both == alone + "\n\n" + noise_table(other, ["strong", "gan"])
+    assert said([*records(), *full, *other]) == f"{said(records())}\n\n{said(other)}"
 
 
 def test_arms_that_resemble_a_setting() -> None:
@@ -108,6 +125,8 @@ def test_what_cannot_be_compared_is_refused() -> None:
         measure(records(), ["strong", "strong"])
     with pytest.raises(InputError, match="fewer than 2 seeds.*--seeds 2"):
         measure(records(seeds=1), ["strong", "gan"])
+    with pytest.raises(InputError, match="Unknown metric 'ap'. Known: rare_ap, rare_recall, macro"):
+        measure(records(), ["strong", "gan"], metric="ap")
     apart = [r for r in records() if r.arm == "strong" or r.seed > 1]
     with pytest.raises(InputError, match="fewer than 2 seeds"):
         measure(apart, ["strong", "gan"])
@@ -143,7 +162,7 @@ def test_the_command_prints_the_table_and_its_figures(scored: Storage, capsys: p
     with pytest.raises(SystemExit) as end:
         cli.main(Options, verb, argv)
     *table, last = capsys.readouterr().out.strip().splitlines()
-    assert end.value.code == 0 and "\n".join(table) == noise_table(records(), ["strong", "gan"])
+    assert end.value.code == 0 and "\n".join(table) == said(records())
     (found,) = json.loads(last)["noise"]
     assert found["pairs"]["gan - strong"]["dof"] == 6
     assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,13 @@ from motionsynth.beds import BedSpec
 from motionsynth.errors import InputError
 from motionsynth.recipes import get_recipe
 from motionsynth.splits import Split
-from rayjobs import experiment, score, train
+from rayjobs import cli, experiment, score, train
 from storage import Storage
 from storage.checkpoints import load_checkpoint
 from storage.dataset import read_dataset, write_dataset
 from storage.header import Header
 from tests.tiny_motion import make_tiny_set
-from tuning.objective import Job, Segment, evaluate, trains_apart, trial_seconds
+from tuning.objective import STRONG, Job, Segment, evaluate, strong_arm, trains_apart, trial_seconds
 from tuning.space import Axis, derive
 
 SPLIT = Split(name="cross_subject", by="subject", train=("01", "02", "03"), test=("04",))
@@ -64,7 +65,12 @@ def test_a_trial_is_what_the_jobs_would_come_to(job: Job) -> None:
     half, whole = evaluate(job, {})
     assert (half.fraction, half.steps, whole.fraction, whole.steps) == (0.5, 4, 1.0, 8)
     assert whole.gain["n"] == 1 and whole.runs[0]["recogniser"] == "tcn"
-    assert whole.gain["mean"] == pytest.approx(100 * (whole.runs[0]["rare_recall"] - whole.runs[0]["strong"]))
+    assert whole.gain["mean"] == pytest.approx(100 * (whole.runs[0]["rare_ap"] - whole.runs[0]["strong"]))
+    assert (whole.rare_ap, whole.macro) == (whole.runs[0]["rare_ap"], whole.runs[0]["macro"])
+    _, by_recall = evaluate(replace(job, metric="rare_recall"), {})
+    assert by_recall.gain["mean"] == pytest.approx(
+        100 * (by_recall.rare_recall - by_recall.runs[0]["strong"])
+    )
     # The generator that was stopped in between and went on is the one that the training job makes.
     train.run_loop(job.storage, "tiny", "plain", job.recipe, job.recipe.beds[0])
     alone = weights(job.storage, job, "plain")
@@ -89,6 +95,20 @@ def test_nothing_is_computed_twice(job: Job, monkeypatch: pytest.MonkeyPatch) ->
     again = list(evaluate(job, {}))
     assert [j.rare_recall for j in again] == [j.rare_recall for j in first]
     assert {o.key: job.storage.digest(o.key) for o in job.storage.list()} == before
+
+
+def test_records_that_lack_the_metric_are_refused_before_any_trial(job: Job) -> None:
+    """As storages have them that were scored before average precision was kept."""
+    ((task, _),) = score.plan_tasks(job.storage, "tiny", STRONG, job.recipe, ("strong",))
+    score.Scorer(job.storage, "tiny", experiment.scores_prefix("tiny")).run(task)
+    (key,) = (o.key for o in job.storage.list(experiment.scores_prefix("tiny")))
+    record = json.loads(job.storage.read(key))
+    job.storage.write(key, json.dumps(record | {"average_precisions": []}).encode())
+    with pytest.raises(
+        cli.JobError, match="1 of 1 recognisers .* before records had their rare AP; .*rare_recall"
+    ):
+        strong_arm(job, never)
+    strong_arm(replace(job, metric="rare_recall"), never)
 
 
 def test_another_mixing_takes_the_same_generator_and_clips(job: Job) -> None:

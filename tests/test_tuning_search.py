@@ -130,10 +130,10 @@ def test_killed_twice_it_goes_on_and_its_winner_runs(tmp_path: Path) -> None:
     # The best and the default were judged again by a seed that had not chosen them, and the best by it won.
     again = {r["number"]: r["confirmed"] for r in records if r.get("confirmed")}
     ended = [r for r in records if r["rungs"][-1]["fraction"] == 1]
-    best = sorted(ended, key=lambda r: (-r["rungs"][-1]["rare_recall"], r["number"]))[:2]
+    best = sorted(ended, key=lambda r: (-r["rungs"][-1]["rare_ap"], r["number"]))[:2]
     assert set(again) == {0, *(r["number"] for r in best)}
     assert all({run["seed"] for run in judged["runs"]} == {1} for judged in again.values())
-    assert result["winner"] == max(again, key=lambda n: (again[n]["rare_recall"], -n))
+    assert result["winner"] == max(again, key=lambda n: (again[n]["rare_ap"], -n))
     assert re.search(
         r"judged again by 1 new seeds of each draw, at most about \d+\.\d minutes\n", done.stdout
     )
@@ -171,7 +171,7 @@ def test_on_s3_with_tpe_and_the_test_half_last(s3_uri: str) -> None:
     assert any("events.out.tfevents" in o.key for o in storage.list("studies/s/tune"))
     study = read_study(storage, "s")
     # Whoever won, let trial 1 have done so: then there is something to compare.
-    record = records[1] | {"confirmed": records[1]["confirmed"] | {"rare_recall": 1.5}}
+    record = records[1] | {"confirmed": records[1]["confirmed"] | {"rare_ap": 1.5}}
     storage.write("studies/s/trials/00001.json", json.dumps(record).encode())
     judged = subprocess.run(
         [
@@ -216,6 +216,7 @@ def test_a_population_changes_its_settings_and_repeats_itself(tmp_path: Path) ->
         ({"algorithm": "grid"}, "Unknown algorithm 'grid'. Known: tpe, random, pbt"),
         ({"algorithm": "pbt", "rungs": 1}, "give --rungs of at least 2"),
         ({"algorithm": "pbt", "only": "mixing"}, "search at least one setting of the training"),
+        ({"metric": "top1"}, "Unknown metric 'top1'. Known: rare_ap, rare_recall, macro"),
         ({"split": "test"}, "A search reads validation people only"),
         ({"arms": "weak"}, "A search has no --arms"),
         ({"only": "mixed"}, "no group of axes 'mixed'"),
@@ -275,6 +276,18 @@ def test_another_study_of_the_name_is_refused(tmp_path: Path) -> None:
         search.check_study(storage, "s", search.study_of(other, job, axes), resume=False)
 
 
+def test_a_study_from_before_there_was_a_choice_goes_on_by_recall(tmp_path: Path) -> None:
+    storage = prepare(Storage(tmp_path / "out"))
+    by_recall, by_ap = options(storage, metric="rare_recall"), options(storage)
+    job, axes = search.planned(by_recall, storage)
+    study = search.study_of(by_recall, job, axes)
+    search.begin_study(storage, "s", {k: v for k, v in study.items() if k != "metric"})
+    assert not search.check_study(storage, "s", study, resume=True)
+    job, axes = search.planned(by_ap, storage)
+    with pytest.raises(ConflictError, match=r"started with other settings \(metric\)"):
+        search.check_study(storage, "s", search.study_of(by_ap, job, axes), resume=True)
+
+
 def fake(number: int, **config: float) -> Any:
     return SimpleNamespace(trial_id=f"t{number}", config=config)
 
@@ -288,7 +301,7 @@ def test_halving_stops_what_is_behind_and_never_the_default() -> None:
         scheduler = Halving([FLOW, SHARE], known, max_t=4, reduction_factor=3)
         trial = SimpleNamespace(trial_id="x", config=config)
         scheduler.on_trial_add(None, trial)  # pyright: ignore
-        return scheduler.on_trial_result(None, trial, {"units": 1, "rare_recall": recall})
+        return scheduler.on_trial_result(None, trial, {"units": 1, "value": recall})
 
     assert verdict(0.4, at) == Halving.STOP and verdict(0.9, at) == Halving.CONTINUE
     assert verdict(0.4, default) == Halving.CONTINUE
@@ -299,16 +312,18 @@ def test_records_keep_their_numbers(tmp_path: Path, capsys: pytest.CaptureFixtur
     tpe = options(storage, trials=3)
     positions = [search.positions_of((FLOW, SHARE), 0, n) for n in range(3)]
     assert values_of((FLOW, SHARE), positions[0]) == {"loss_weights.flow": 0.5, "synthetic_share": 0.5}
-    judged = {"fraction": 1.0, "rare_recall": 0.5, "gain": {"mean": 1.0}, "seconds": 100.0}
+    judged = {"fraction": 1.0, "rare_ap": 0.5, "gain": {"mean": 1.0}, "seconds": 100.0}
     axes = (FLOW, SHARE)
-    first = Recorder(storage, "s", axes, search.to_start(tpe, axes, []), 3)
+    first = Recorder(storage, "s", axes, search.to_start(tpe, axes, []), 3, "rare_ap")
     for n in (1, 0):  # two trials start at once, the default second
         first.on_trial_start(0, [], fake(n, **positions[n]))
     first.on_trial_result(0, [], fake(0, **positions[0]), {"judged": json.dumps(judged), "values": "{}"})
     first.on_trial_complete(0, [], fake(0, **positions[0]))
-    assert "trial 0 (1 of 3 done): rare recall 50.0 %, +1.0 over strong" in capsys.readouterr().out
+    assert "trial 0 (1 of 3 done): rare AP 50.0 %, +1.0 over strong" in capsys.readouterr().out
     # Killed here. The next search gives the unfinished trial its number, and the new one the next.
-    second = Recorder(storage, "s", axes, search.to_start(tpe, axes, load_records(storage, "s")), 3)
+    second = Recorder(
+        storage, "s", axes, search.to_start(tpe, axes, load_records(storage, "s")), 3, "rare_ap"
+    )
     for n in (2, 1):
         second.on_trial_start(0, [], fake(10 + n, **positions[n]))
     second.on_trial_result(
@@ -322,7 +337,7 @@ def test_records_keep_their_numbers(tmp_path: Path, capsys: pytest.CaptureFixtur
     # Stopped by the clock and not by its rivals: not ended.
     planned = search.to_start(tpe, axes, load_records(storage, "s"))
     assert planned == {2: positions[2]}
-    third = Recorder(storage, "s", axes, planned, 3, minutes=1e-9)
+    third = Recorder(storage, "s", axes, planned, 3, "rare_ap", minutes=1e-9)
     third.on_trial_start(0, [], fake(22, **positions[2]))
     third.on_trial_result(
         0, [], fake(22, **positions[2]), {"judged": json.dumps({**judged, "fraction": 0.3}), "values": "{}"}
@@ -338,11 +353,11 @@ def test_how_long_a_trial_usually_takes_is_not_told_by_those_that_were_found(
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
     progress = Progress("search", 40, "trials", at_once=2)
     progress.hold({"trials": ""})
-    recorder = Recorder(Storage(tmp_path), "s", (FLOW, SHARE), {}, 40, progress=progress)
+    recorder = Recorder(Storage(tmp_path), "s", (FLOW, SHARE), {}, 40, "rare_ap", progress=progress)
 
     def trial(number: int, seconds: float) -> None:
         config = search.positions_of((FLOW, SHARE), 0, number)
-        judged = {"fraction": 1.0, "rare_recall": 0.5, "gain": {"mean": 1.0}, "seconds": seconds}
+        judged = {"fraction": 1.0, "rare_ap": 0.5, "gain": {"mean": 1.0}, "seconds": seconds}
         recorder.on_trial_start(0, [], fake(number, **config))
         recorder.on_trial_result(
             0, [], fake(number, **config), {"judged": json.dumps(judged), "values": "{}"}
@@ -381,7 +396,7 @@ def test_nothing_is_read_where_the_default_won(tmp_path: Path, capsys: pytest.Ca
     job, axes = search.planned(first, storage)
     search.begin_study(storage, "s", search.study_of(first, job, axes))
     judged = {
-        "fraction": 1.0, "steps": 8, "rare_recall": 0.5, "macro": 0.5, "seconds": 1.0, "runs": [],
+        "fraction": 1.0, "steps": 8, "rare_recall": 0.5, "rare_ap": 0.5, "macro": 0.5, "seconds": 1.0, "runs": [],
         "gain": {"mean": 1.0, "lo": 0.0, "hi": 2.0, "n": 2},
     }  # fmt: skip
     record = {
@@ -404,7 +419,7 @@ def test_trials_that_do_not_say_where_their_clips_lie_are_not_judged_again(tmp_p
         "number": 0,
         "values": {},
         "error": "",
-        "rungs": [{"fraction": 1.0, "rare_recall": 0.5}],
+        "rungs": [{"fraction": 1.0, "rare_ap": 0.5}],
     }
     storage.write("studies/s/trials/00000.json", json.dumps(record).encode())
     with pytest.raises(InputError, match="do not say where their clips lie.* --confirm 0, or another --run"):

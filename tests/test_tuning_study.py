@@ -10,7 +10,7 @@ import pytest
 
 from motionsynth.errors import InputError
 from storage import Storage
-from tests.tiny_studies import AXES, RATE, SHARE, WEIGHT, rung, stored, trial, write
+from tests.tiny_studies import AXES, HEAD, RATE, SHARE, WEIGHT, rung, stored, trial, write
 from tuning.space import Axis
 from tuning.study import ZERO_PLACE, best, place, read_study, standing
 
@@ -57,6 +57,7 @@ def test_an_unknown_study_is_refused_with_the_known_ones(tmp_path: Path) -> None
         ("study.json", b'{"dataset": "nucla"}', "study.json"),
         ("study.json", json.dumps({"axes": [WEIGHT | {"low": 0.0}]}).encode(), "logarithmic"),
         ("study.json", json.dumps({"axes": [WEIGHT | {"kind": "odd"}]}).encode(), "odd"),
+        ("study.json", json.dumps(HEAD | {"metric": "top1"}).encode(), "unknown metric 'top1'"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, key: str, content: bytes, said: str) -> None:
@@ -66,6 +67,16 @@ def test_a_damaged_file_is_named(tmp_path: Path, key: str, content: bytes, said:
     storage.write(f"studies/first/{key}", content)
     with pytest.raises(InputError, match=said):
         read_study(storage, "first")
+
+
+def test_the_metric_decides_and_of_older_studies_it_is_recall(tmp_path: Path) -> None:
+    trials = [
+        trial(n, [rung(r) | {"rare_ap": ap}]) for n, r, ap in ((0, 0.6, 0.5), (1, 0.5, 0.6), (2, 0.7, None))
+    ]
+    older, newer = stored(tmp_path / "a", trials), stored(tmp_path / "b", trials, metric="rare_ap")
+    assert (older.metric, best(older).number) == ("rare_recall", 2)
+    assert (newer.metric, best(newer).number) == ("rare_ap", 1)
+    assert [t.number for t in standing(newer)] == [1, 0, 2] and newer.state(newer.trials[2]) == "stopped"
 
 
 def test_null_is_no_number(tmp_path: Path) -> None:

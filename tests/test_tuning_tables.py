@@ -111,14 +111,26 @@ def test_the_report_compares_the_winner_with_the_default_run_by_run(tmp_path: Pa
     assert (
         rows[0][1] == "0"
         and rows[0][5:7] == ["62.0", "+2.0 [+0.0, +4.0]"]
-        and rows[0][8:] == ["2 of 2", "60 |"]
+        and rows[0][7:] == ["", "75.0", "2 of 2", "60 |"]
     )
-    assert rows[2][2] == "0.4321" and rows[2][8] == "1 of 2" and rows[3][8] == "0 of 2, failed"
+    assert rows[2][2] == "0.4321" and rows[2][9] == "1 of 2" and rows[3][9] == "0 of 2, failed"
     assert "Too few trials" in text
     assert "|  | default (trial 0) | winner (trial 1) |" in text
     assert "Winner - default: +2.0 [+0.9, +3.1] points of rare recall, paired over 6 runs." in text
     assert "validation people" in text and "best of 2 trials is biased upwards" in text
     assert "`python -m tuning.report --run first --test`" in text
+
+
+def test_the_report_is_in_the_words_of_its_metric(tmp_path: Path) -> None:
+    ap = lambda value: {"rare_ap": value, "runs": [r | {"rare_ap": value} for r in rung(0.5)["runs"]]}  # noqa: E731
+    trials = [trial(0, [rung(0.7) | ap(0.6)], confirmed=rung(0.7) | ap(0.6)),
+        trial(1, [rung(0.5) | ap(0.8)], confirmed=rung(0.5) | ap(0.7))]  # fmt: skip
+    text = markdown(stored(tmp_path, trials, metric="rare_ap"))
+    assert "(seed 0) for rare AP, judged" in text
+    assert "| rare AP % | gain over strong [95 %] | rare recall % | macro accuracy % |" in text
+    assert "in the search, rare AP %" in text and "differ in rare AP" in text
+    assert "| rare AP % | 60.0 | 70.0 |" in text and "| rare recall % | 70.0 | 50.0 |" in text
+    assert "Winner - default: +10.0 [+10.0, +10.0] points of rare AP, paired over 6 runs." in text
 
 
 def test_what_new_seeds_say_of_the_best_is_told_apart(tmp_path: Path) -> None:
@@ -196,7 +208,8 @@ def test_the_table_has_a_row_for_every_trial_and_rung(tmp_path: Path) -> None:
     assert got.schema.field("loss_weights.flow").type == pa.float64()
     assert got["generator_config.solver"].to_pylist() == ["true", "true", "ddim", "ddim"]
     assert got["runs"][1].as_py()[5] == {
-        "bed": RUNS[5][0], "recogniser": None, "seed": RUNS[5][1], "rare_recall": 0.62, "strong": 0.6
+        "bed": RUNS[5][0], "recogniser": None, "seed": RUNS[5][1], "rare_recall": 0.62, "strong": 0.6,
+        "rare_ap": None, "macro": None,
     }  # fmt: skip
     assert got["error"].to_pylist()[-1] == "killed"
 

@@ -36,12 +36,18 @@ SOLVER = {
     "choices": ["ddim", "heun", True],
 }  # fmt: skip
 AXES = (WEIGHT, SHARE, RATE, SOLVER)
+HEAD = {
+    "dataset": "nucla", "recipe": "motion_gan", "axes": list(AXES), "rungs": [0.33, 1.0], "algorithm": "tpe",
+    "seed": 0, "trials": 40,
+}  # fmt: skip
+"""Of a study from before the metric could be chosen."""
 
 
 def rung(
     recall: float, fraction: float = 1.0, runs: Mapping[tuple[str, int], float] | None = None
 ) -> dict[str, Any]:
-    """What a trial reached; by default every run has the mean's recall."""
+    """What a trial reached, without the average precision that came later; by default every run has the mean's
+    recall."""
     runs = runs or dict.fromkeys(RUNS, recall)
     each = [{"bed": bed, "seed": seed, "rare_recall": r, "strong": 0.6} for (bed, seed), r in runs.items()]
     gain = {
@@ -85,11 +91,7 @@ def random_trials(
 
 def write(storage: Storage, trials: Sequence[Mapping[str, Any]], name: str = "first", **more: Any) -> None:
     """Store a study."""
-    head = {
-        "dataset": "nucla", "recipe": "motion_gan", "axes": list(AXES), "rungs": [0.33, 1.0], "algorithm": "tpe",
-        "seed": 0, "trials": 40,
-    }  # fmt: skip
-    storage.write(f"studies/{name}/study.json", json.dumps(head | more).encode())
+    storage.write(f"studies/{name}/study.json", json.dumps(HEAD | more).encode())
     for t in trials:
         storage.write(f"studies/{name}/trials/{t['id']}.json", json.dumps(t).encode())
 

@@ -1,4 +1,4 @@
-"""The picture of a study: rare recall over each axis that was searched, one panel each."""
+"""The picture of a study: its metric over each axis that was searched, one panel each."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def running_median(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def response_curves(study: Study, file: str | Path | BytesIO, dpi: float = 130) -> None:
-    """Write a PNG: rare recall over each axis, one panel each.
+    """Write a PNG: the metric over each axis, one panel each.
 
     Dots are finished trials, circles those that stopped early, at what they had reached; the dashed line is the default
     setting, the line through the dots a running median of finished trials.
@@ -54,7 +54,7 @@ def response_curves(study: Study, file: str | Path | BytesIO, dpi: float = 130) 
     Raises:
         InputError: there is nothing to draw, or no matplotlib.
     """
-    if not study.axes or not any(math.isfinite(r.rare_recall) for t in study.trials for r in t.rungs[-1:]):
+    if not study.axes or not any(math.isfinite(study.value(r)) for t in study.trials for r in t.rungs[-1:]):
         raise InputError(
             f"There is nothing to draw: no trial of study '{study.name}' has reached a rung on an axis."
         )
@@ -77,7 +77,7 @@ def response_curves(study: Study, file: str | Path | BytesIO, dpi: float = 130) 
     for i, axis in enumerate(study.axes):
         _panel(grid.flat[i], study, axis)
         if i % wide == 0:
-            grid.flat[i].set_ylabel("rare recall %", fontsize=8, color=INK)
+            grid.flat[i].set_ylabel(f"{study.goal} %", fontsize=8, color=INK)
     handles, labels = grid.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=7, frameon=False)
     figure.savefig(file, format="png", dpi=dpi)
@@ -98,11 +98,11 @@ def _panel(axes: Axes, study: Study, axis: Axis) -> None:
         if axis.kind == "weight" or (axis.kind == "log" and off):
             ticks[ZERO_PLACE] = "0"
             axes.axvline(ZERO_PLACE / 2, color=FLOOR, linewidth=0.8)
-    shown = [t for t in study.trials if t.rungs and math.isfinite(t.rungs[-1].rare_recall)]
+    shown = [t for t in study.trials if t.rungs and math.isfinite(study.value(t.rungs[-1]))]
     done = [t for t in shown if study.finished(t)]
     points = lambda ts: (  # noqa: E731
         [at(t.values[axis.name]) for t in ts],
-        [100 * t.rungs[-1].rare_recall for t in ts],
+        [100 * study.value(t.rungs[-1]) for t in ts],
     )
     axes.axvline(at(axis.default), color=QUIET, linewidth=1, linestyle="--", label="default")
     if hollow := [t for t in shown if t not in done]:

@@ -24,6 +24,7 @@ from motionsynth.recipes import get_recipe
 from rayjobs import cli, experiment, score
 from storage import Storage
 from storage.schema import plain_rows
+from tuning.study import FORMER_METRIC, METRICS
 from tuning.tables import grid
 from tuning.variance import MOST_DRAWS, READINGS, Components, components, detectable, needed, paired
 
@@ -37,15 +38,17 @@ class Noise:
     """The noise of one recogniser's scores, and what it asks for.
 
     Attributes:
+        metric: Of `METRICS`.
         draws, seeds: That were scored; of draws with different numbers of seeds the fewest.
         difference: Points to be told apart.
-        arms: Components of each arm's recall.
+        arms: Components of each arm's metric.
         pairs: Components of each paired difference, by "B - A".
         one_arm, pair: Their means: what to expect of settings that resemble these arms.
         needed: Seeds by number of draws, by reading and by "common" or "own" seeds (see `needed`).
     """
 
     recogniser: str
+    metric: str
     draws: int
     seeds: int
     difference: float
@@ -66,7 +69,8 @@ class Options(cli.Common):
         split: Whose judgement: "validation" or "test".
         recogniser: The one that `rayjobs.score --recogniser` was given.
         arms: Compare these with each other, joined by commas (default: all that resemble a setting).
-        difference: Points of rare recall to be told apart.
+        difference: Points to be told apart.
+        metric: Of what: rare_ap, rare_recall or macro, as for `tuning.search`.
     """
 
     dataset: str
@@ -75,6 +79,7 @@ class Options(cli.Common):
     recogniser: str = ""
     arms: str = ""
     difference: float = 2.0
+    metric: str = "rare_ap"
 
 
 def verb(options: Options) -> dict[str, Any]:
@@ -83,8 +88,8 @@ def verb(options: Options) -> dict[str, Any]:
     who = "+".join(dict.fromkeys(p.training.recogniser for p in recipe.scores))
     records = read_scores(options.open_storage(), options.dataset, options.run, options.split, who)
     arms = [a.strip() for a in options.arms.split(",")] if options.arms else resembling(records)
-    print(noise_table(records, arms, options.difference))
-    found = measure(records, arms, options.difference)
+    found = measure(records, arms, options.difference, options.metric)
+    print("\n\n".join(map(table, found)))
     return {"dataset": options.dataset, "split": options.split, "noise": [asdict(n) for n in found]}
 
 
@@ -120,17 +125,23 @@ def resembling(records: Sequence[ScoreRecord]) -> list[str]:
     return [a for a in arms if a not in UNLIKE_TUNING and not a.startswith(TSTR) and not is_adjusted(a)]
 
 
-def measure(records: Sequence[ScoreRecord], arms: Sequence[str], difference: float = 2.0) -> list[Noise]:
+def measure(
+    records: Sequence[ScoreRecord], arms: Sequence[str], difference: float = 2.0, metric: str = "rare_ap"
+) -> list[Noise]:
     """The noise of each recogniser.
 
     Args:
         records: Of one dataset and split.
         arms: At least two of them.
         difference: Points to be told apart.
+        metric: Of `METRICS`.
 
     Raises:
-        InputError: fewer than two arms, an unknown one, or fewer than two seeds.
+        InputError: fewer than two arms, an unknown one, fewer than two seeds, or a metric that is unknown or that
+            older records lack.
     """
+    if metric not in METRICS:
+        raise InputError(f"Unknown metric '{metric}'. Known: {', '.join(METRICS)}.")
     known = dict.fromkeys(r.arm for r in records)
     if unknown := [a for a in arms if a not in known]:
         raise InputError(f"There is no arm '{unknown[0]}' in these scores. Known: {', '.join(known)}.")
@@ -140,16 +151,23 @@ def measure(records: Sequence[ScoreRecord], arms: Sequence[str], difference: flo
         )
     # With rare classes at hand, the bed with all clips answers another question.
     scarce = [r for r in records if r.rare] or list(records)
+    if any(not math.isfinite(getattr(r, metric)) for r in scarce if r.arm in arms):
+        raise InputError(
+            f"Some of these recognisers were scored before records had their {METRICS[metric]}; give --metric "
+            f"{FORMER_METRIC}, or score in another --storage."
+        )
     return [
-        _measure(name, [r for r in scarce if r.recogniser == name], list(dict.fromkeys(arms)), difference)
+        _measure(
+            name, [r for r in scarce if r.recogniser == name], list(dict.fromkeys(arms)), difference, metric
+        )
         for name in dict.fromkeys(r.recogniser for r in scarce)
     ]
 
 
 def _measure(
-    recogniser: str, records: Sequence[ScoreRecord], arms: Sequence[str], difference: float
+    recogniser: str, records: Sequence[ScoreRecord], arms: Sequence[str], difference: float, metric: str
 ) -> Noise:
-    runs = {a: {(r.bed, r.seed): 100 * r.rare_recall for r in records if r.arm == a} for a in arms}
+    runs = {a: {(r.bed, r.seed): 100 * getattr(r, metric) for r in records if r.arm == a} for a in arms}
     shared = [k for k in runs[arms[0]] if all(k in runs[a] for a in arms)]
     seeds = Counter(bed for bed, _ in shared)
     if min(seeds.values(), default=0) < 2:
@@ -168,8 +186,8 @@ def _measure(
         for reading in READINGS[: 1 + (pair.draws > 1)]
     }
     return Noise(
-        recogniser=recogniser, draws=len(seeds), seeds=min(seeds.values()), difference=difference, arms=alone,
-        pairs=pairs, one_arm=one_arm, pair=pair, needed=wanted,
+        recogniser=recogniser, metric=metric, draws=len(seeds), seeds=min(seeds.values()), difference=difference,
+        arms=alone, pairs=pairs, one_arm=one_arm, pair=pair, needed=wanted,
     )  # fmt: skip
 
 
@@ -184,12 +202,8 @@ def _typical(parts: Collection[Components]) -> Components:
     )
 
 
-def noise_table(records: Sequence[ScoreRecord], arms: Sequence[str], difference: float = 2.0) -> str:
-    """What `measure` finds, as Markdown for people; arguments and errors are the same."""
-    return "\n\n".join(_table(n) for n in measure(records, arms, difference))
-
-
-def _table(n: Noise) -> str:
+def table(n: Noise) -> str:
+    """What `measure` found, as Markdown for people."""
     one = [[a, f"{p.mean:.1f}", *_spread(p)] for a, p in n.arms.items()]
     two = [[a, f"{p.mean:+.1f}", *_spread(p)] for a, p in n.pairs.items()]
     columns = [(r, kind) for r in n.needed for kind in n.needed[r]]
@@ -204,7 +218,8 @@ def _table(n: Noise) -> str:
     ]
     return "\n\n".join(
         [
-            f"Noise of recogniser {n.recogniser}: {n.draws} draws, {n.seeds} seeds each; points of rare recall.",
+            f"Noise of recogniser {n.recogniser}: {n.draws} draws, {n.seeds} seeds each; points of "
+            f"{METRICS[n.metric]}.",
             grid(["arm", "mean", *spread], [*one, ["all (mean variance)", "", *_spread(n.one_arm)]]),
             grid(
                 ["difference, run by run", "mean", *spread],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,12 +21,13 @@ import numpy as np
 from motionsynth.beds import Bed, BedSpec
 from motionsynth.generators import sampling_fields
 from motionsynth.metrics_gain import paired_interval
-from motionsynth.protocol import REFINED
+from motionsynth.protocol import REFINED, ScoreRecord
 from motionsynth.recipes import Recipe
 from rayjobs import cli, experiment, refine, score, train
 from rayjobs.generate_beds import generate_beds
 from storage import Storage
 from tuning.space import Axis, applied
+from tuning.study import FORMER_METRIC, METRICS
 
 STRONG = "tune-strong"
 """Run of what belongs to no trial alone."""
@@ -39,6 +41,7 @@ class Job:
         storage, dataset: Where.
         recipe: Before any setting is changed; its beds and seeds are those of every trial. `full` is off.
         rungs: Shares of the training after which a trial is judged, rising to 1.
+        metric: What the search maximises, of `METRICS`.
         refined: Judge refined clips.
         gpu: Whether generators train and sample on a GPU.
     """
@@ -47,6 +50,7 @@ class Job:
     dataset: str
     recipe: Recipe
     rungs: tuple[float, ...] = (1.0,)
+    metric: str = "rare_ap"
     refined: bool = False
     gpu: bool = False
 
@@ -76,10 +80,9 @@ class Judged:
     Attributes:
         fraction: Share of the training.
         steps: Generator's steps so far.
-        rare_recall: Mean over draws and seeds, in [0, 1]: what the search maximises.
-        macro: Macro accuracy, likewise.
-        gain: Rare recall over the strong real arm in points, paired by draw and seed: mean, lo, hi, n.
-        runs: Of each draw and seed: recogniser, bed, seed, rare_recall, strong.
+        rare_recall, rare_ap, macro: Means over draws and seeds, in [0, 1].
+        gain: The job's metric over the strong real arm in points, paired by draw and seed: mean, lo, hi, n.
+        runs: Of each draw and seed: recogniser, bed, seed, the metrics, and the job's metric of the strong real arm.
         seconds: Spent on this rung.
         clips: Run that holds its clips.
     """
@@ -87,6 +90,7 @@ class Judged:
     fraction: float
     steps: int
     rare_recall: float
+    rare_ap: float
     macro: float
     gain: Mapping[str, float]
     runs: Sequence[Mapping[str, Any]]
@@ -155,8 +159,14 @@ def confirm(
 
 
 def strong_arm(job: Job, connect: Callable[[], Any]) -> None:
-    """Train the real arm that every trial is compared with, once, over all workers."""
+    """Train the real arm that every trial is compared with, once, over all workers.
+
+    Raises:
+        JobError: its records were made before the metric was part of them.
+    """
     score.score(job.storage, job.dataset, STRONG, job.recipe, connect, only=("strong",))
+    tasks = score.plan_tasks(job.storage, job.dataset, STRONG, job.recipe, ("strong",))
+    _check_metric(job, score.stored_records(job.storage, job.dataset, tasks))
 
 
 def trains_apart(job: Job, axes: Sequence[Axis]) -> bool:
@@ -264,22 +274,22 @@ def _judge(
         if not job.storage.exists(f"{prefix}/{task.id}.json"):
             scorer.run(task)
     records = score.stored_records(job.storage, job.dataset, tasks)
-    strong = {(r.recogniser, r.bed, r.seed): r.rare_recall for r in records if r.arm == "strong"}
+    _check_metric(job, records)
+    strong = {(r.recogniser, r.bed, r.seed): getattr(r, job.metric) for r in records if r.arm == "strong"}
     mine = [r for r in records if r.arm == job.arm]
     pairs = [(r, strong[r.recogniser, r.bed, r.seed]) for r in mine]
-    gain = paired_interval(100 * np.array([r.rare_recall - s for r, s in pairs]))
+    gain = paired_interval(100 * np.array([getattr(r, job.metric) - s for r, s in pairs]))
     return Judged(
         fraction=fraction,
         steps=steps,
-        rare_recall=float(np.mean([r.rare_recall for r in mine])),
-        macro=float(np.mean([r.macro for r in mine])),
+        **{m: float(np.mean([getattr(r, m) for r in mine])) for m in METRICS},
         gain=asdict(gain),
         runs=[
             {
                 "recogniser": r.recogniser,
                 "bed": r.bed,
                 "seed": r.seed,
-                "rare_recall": r.rare_recall,
+                **{m: getattr(r, m) for m in METRICS},
                 "strong": s,
             }
             for r, s in pairs
@@ -287,6 +297,14 @@ def _judge(
         seconds=round(seconds + time.perf_counter() - began, 2),
         clips=run,
     )
+
+
+def _check_metric(job: Job, records: Sequence[ScoreRecord]) -> None:
+    if lacking := [r for r in records if not math.isfinite(getattr(r, job.metric))]:
+        raise cli.JobError(
+            f"{len(lacking)} of {len(records)} recognisers were scored before records had their {METRICS[job.metric]}; "
+            f"search with --metric {FORMER_METRIC}, or in another --storage."
+        )
 
 
 def trial_seconds(job: Job) -> dict[str, float]:

@@ -31,7 +31,7 @@ from storage.revision import git_revision
 from tuning.curves import response_curves
 from tuning.objective import what_samples, what_trains
 from tuning.space import applied
-from tuning.study import ROOT, STUDY, best, read_study
+from tuning.study import METRICS, ROOT, STUDY, best, read_study
 from tuning.tables import markdown, table
 
 BEST = "best.json"
@@ -98,7 +98,8 @@ def write_report(storage: Storage, name: str) -> dict[str, Any]:
         "trials": len(study.trials),
         "winner": winner.number,
         "values": dict(winner.values),
-        "rare_recall": winner.final.rare_recall,
+        "metric": study.metric,
+        **{m: getattr(winner.final, m) for m in METRICS},
         "gain": asdict(winner.final.gain),
         "recipe": f"{base}/{BEST}",
         "text": text,
@@ -156,17 +157,18 @@ def test_winner(options: Options, storage: Storage) -> dict[str, Any]:
     against = {}
     for recogniser in dict.fromkeys(r.recogniser for r in records):
         mine = [r for r in records if r.recogniser == recogniser]
-        d = paired_difference(mine, "tuned", "default")
+        d = paired_difference(mine, "tuned", "default", study.metric)
         against[recogniser] = asdict(d)
         text += [
             f"recogniser {recogniser}, rare classes, test people",
             format_table(summarise(mine)),
-            f"tuned - default: {d} points of rare recall, paired",
+            f"tuned - default: {d} points of {study.goal}, paired",
             "",
         ]
     result = {
         "git_revision": git_revision(),
         "winner": winner.number,
+        "metric": study.metric,
         "tuned_over_default": against,
         "text": "\n".join(text),
     }

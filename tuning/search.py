@@ -36,8 +36,8 @@ from storage.revision import git_revision
 from tuning import report
 from tuning.objective import Job, strong_arm, train_once, trains_apart, trial_seconds
 from tuning.space import GROUPS, Axis, derive, setting, varied
-from tuning.study import ROOT, STUDY
-from tuning.trials import Halving, Recorder, confirm_best, load_records, make_trainable, reached_end
+from tuning.study import FORMER_METRIC, METRICS, ROOT, STUDY
+from tuning.trials import VALUE, Halving, Recorder, confirm_best, load_records, make_trainable, reached_end
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class Options(score.Options):
     Attributes:
         trials: Settings that are tried; the first is the recipe as it is.
         minutes: Stop trials after so long (0: when all are done); the same command with more minutes goes on.
+        metric: What is maximised: rare_ap (mean average precision of the rare classes, by how clips are ranked),
+            rare_recall (which also rises where rare classes are named more readily), or macro (mean recall of all).
         algorithm: tpe (Optuna's tree-structured Parzen estimator), random, or pbt (population-based training).
         only: Groups of settings, joined by commas: weights (of the loss), mixing (of real and synthetic clips),
             refining (with --refined). Default: weights,mixing, and refining with --refined.
@@ -75,6 +77,7 @@ class Options(score.Options):
 
     trials: int = 20
     minutes: float = 0.0
+    metric: str = "rare_ap"
     algorithm: str = "tpe"
     only: str = ""
     vary: tuple[str, ...] = ()
@@ -166,6 +169,8 @@ def planned(options: Options, storage: Storage) -> tuple[Job, tuple[Axis, ...]]:
             )
     if options.algorithm not in ALGORITHMS:
         raise InputError(f"Unknown algorithm '{options.algorithm}'. Known: {', '.join(ALGORITHMS)}.")
+    if options.metric not in METRICS:
+        raise InputError(f"Unknown metric '{options.metric}'. Known: {', '.join(METRICS)}.")
     if options.split != "validation":
         raise InputError(
             "A search reads validation people only; `python -m tuning.report --test` reads the test half, once."
@@ -197,8 +202,8 @@ def planned(options: Options, storage: Storage) -> tuple[Job, tuple[Axis, ...]]:
     experiment.load_bed(storage, options.dataset, recipe.beds[0])
     rungs = tuple(float(options.reduction) ** (i + 1 - options.rungs) for i in range(options.rungs))
     job = Job(
-        storage=storage, dataset=options.dataset, recipe=recipe, rungs=rungs, refined=options.refined,
-        gpu=options.gpus_per_trial > 0,
+        storage=storage, dataset=options.dataset, recipe=recipe, rungs=rungs, metric=options.metric,
+        refined=options.refined, gpu=options.gpus_per_trial > 0,
     )  # fmt: skip
     if trains_apart(job, axes):
         job = replace(job, rungs=(1.0,))  # all trials share one generator: nothing to stop early
@@ -237,6 +242,7 @@ def study_of(options: Options, job: Job, axes: Sequence[Axis]) -> dict[str, Any]
         "rungs": list(job.rungs),
         "reduction": options.reduction,
         "refined": job.refined,
+        "metric": job.metric,
         "algorithm": options.algorithm,
         "seed": options.seed,
     }
@@ -254,7 +260,10 @@ def check_study(storage: Storage, name: str, study: dict[str, Any], resume: bool
         if resume:
             raise InputError(f"There is no study '{name}' to resume; leave out --resume to start it.")
         return True
-    had, now = json.loads(storage.read(key)), json.loads(canonical_json(cli.plain(study)))
+    had, now = (
+        {"metric": FORMER_METRIC} | json.loads(storage.read(key)),
+        json.loads(canonical_json(cli.plain(study))),
+    )
     if differ := [k for k in now if had.get(k) != now[k]]:
         raise ConflictError(
             f"Study '{name}' was started with other settings ({', '.join(differ)}); repeat its command (more --trials "
@@ -300,6 +309,9 @@ def _search(options: Options, storage: Storage, job: Job, axes: Sequence[Axis], 
     again = options.algorithm == "pbt"
     left = options.trials - (0 if again else sum(r["ended"] for r in records))
     progress = Progress("search", options.trials, "trials", done=options.trials - left, at_once=at_once)
+    recorder = Recorder(
+        storage, options.run, axes, planned, options.trials, job.metric, options.minutes, progress
+    )
     tuner = tune.Tuner(
         tune.with_resources(
             make_trainable(job, axes), {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial}
@@ -311,7 +323,7 @@ def _search(options: Options, storage: Storage, job: Job, axes: Sequence[Axis], 
         run_config=tune.RunConfig(
             name=f"{time.time():.0f}", storage_path=root, storage_filesystem=filesystem, verbose=0,
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[Recorder(storage, options.run, axes, planned, options.trials, options.minutes, progress)],
+            callbacks=[recorder],
         ),
     )  # fmt: skip
     with progress:
@@ -361,7 +373,7 @@ def _strategy(
     """Searcher and scheduler, told what is known already."""
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
-    at: dict[str, Any] = {"metric": "rare_recall", "mode": "max"}
+    at: dict[str, Any] = {"metric": VALUE, "mode": "max"}
     spread = BasicVariantGenerator(points, max_concurrent=at_once)
     if options.algorithm == "pbt":
         random.seed(options.seed)
@@ -374,7 +386,7 @@ def _strategy(
     ended = [r for r in records if r["ended"]]
     units = lambda judged: round(judged["fraction"] / job.rungs[0])  # noqa: E731
     scheduler = Halving(
-        axes, [{units(j): j["rare_recall"] for j in r["rungs"]} for r in ended],
+        axes, [{units(j): j[job.metric] for j in r["rungs"]} for r in ended],
         max_t=round(1 / job.rungs[0]) + 1, reduction_factor=options.reduction,
     )  # fmt: skip
     if options.algorithm == "random":
@@ -399,7 +411,7 @@ def _strategy(
         sampler=sampler, **at,
     )  # fmt: skip
     for r in ended:
-        value = r["rungs"][-1]["rare_recall"] if r["rungs"] and not r["error"] else 0.0
+        value = r["rungs"][-1][job.metric] if r["rungs"] and not r["error"] else 0.0
         searcher.add_evaluated_point(r["positions"], value)
     return {"search_alg": ConcurrencyLimiter(searcher, at_once), "scheduler": scheduler}
 

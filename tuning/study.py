@@ -22,6 +22,11 @@ from tuning.space import KINDS, Axis
 
 ROOT = "studies"
 STUDY = "study.json"
+METRICS = {"rare_ap": "rare AP", "rare_recall": "rare recall", "macro": "macro accuracy"}
+"""What a search may maximise, fields of `ScoreRecord`, and how people read them. The first does not rise where rare
+classes are merely named more readily."""
+FORMER_METRIC = "rare_recall"
+"""Of studies that do not say theirs: once there was no choice."""
 DEFAULT = 0
 """Number of the trial of the default setting."""
 ZERO_PLACE = -0.15
@@ -30,17 +35,18 @@ ZERO_PLACE = -0.15
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rung:
-    """What a trial had reached after a fraction of the steps. Recalls in [0, 1], the gain in points.
+    """What a trial had reached after a fraction of the steps. `METRICS` in [0, 1], the gain in points.
 
     Attributes:
-        gain: Over the strong arm.
+        gain: Over the strong arm, in the study's metric.
         seconds: That this rung took.
-        runs: Of each recogniser: bed, seed, its rare recall and that of the strong arm.
+        runs: Of each recogniser: bed, seed, its metrics, and the study's of the strong arm.
     """
 
     fraction: float
     steps: int
     rare_recall: float
+    rare_ap: float
     gain: Interval
     macro: float
     seconds: float
@@ -74,9 +80,15 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Study:
-    """A search with its trials by number; `rungs` are the fractions of the steps at which they are judged."""
+    """A search with its trials by number.
+
+    Attributes:
+        metric: What was maximised, of `METRICS`.
+        rungs: Fractions of the steps at which trials are judged.
+    """
 
     name: str
+    metric: str
     dataset: str
     recipe: str
     algorithm: str
@@ -85,12 +97,21 @@ class Study:
     rungs: tuple[float, ...]
     trials: tuple[Trial, ...]
 
+    @property
+    def goal(self) -> str:
+        """The metric as people read it."""
+        return METRICS[self.metric]
+
+    def value(self, rung: Rung) -> float:
+        """What is maximised, in [0, 1]."""
+        return getattr(rung, self.metric)
+
     def finished(self, trial: Trial) -> bool:
         """Whether a trial has a figure at the last rung."""
         if not trial.rungs:
             return False
         last = trial.rungs[-1]
-        return last.fraction >= self.rungs[-1] - 1e-9 and math.isfinite(last.rare_recall)
+        return last.fraction >= self.rungs[-1] - 1e-9 and math.isfinite(self.value(last))
 
     def is_default(self, trial: Trial) -> bool:
         """Whether a trial has the recipe's own settings: population-based training may give trial 0 other ones."""
@@ -149,6 +170,9 @@ def _head(d: Mapping[str, Any]) -> dict[str, Any]:
         )
     rungs = tuple(sorted(float(f) for f in d["rungs"]))
     same = {k: d[k] for k in ("dataset", "recipe", "algorithm", "seed")}
+    same["metric"] = d.get("metric", FORMER_METRIC)
+    if same["metric"] not in METRICS:
+        raise ValueError(f"unknown metric '{same['metric']}'")
     return {**same, "axes": tuple(axes), "rungs": rungs or (1.0,)}
 
 
@@ -171,6 +195,7 @@ def _rung(d: Mapping[str, Any]) -> Rung:
     gain = d["gain"] or {"n": 0}
     interval = Interval(**{k: number(gain.get(k)) for k in ("mean", "lo", "hi")}, n=gain["n"])
     figures = {k: number(d[k]) for k in ("fraction", "rare_recall", "macro", "seconds")}
+    figures["rare_ap"] = number(d.get("rare_ap"))
     return Rung(steps=int(d["steps"]), gain=interval, runs=tuple(d["runs"]), **figures)
 
 
@@ -180,7 +205,7 @@ def number(value: float | None) -> float:
 
 
 def best(study: Study) -> Trial:
-    """The finished trial of the highest rare recall; of equals the one that came first.
+    """The finished trial of the highest metric; of equals the one that came first.
 
     Where trials were judged again by new seeds, it is the best of these, by these seeds.
 
@@ -188,7 +213,7 @@ def best(study: Study) -> Trial:
         InputError: none has finished.
     """
     if again := [t for t in study.trials if t.confirmed is not None]:
-        return max(again, key=lambda t: (t.final.rare_recall, -t.number))
+        return max(again, key=lambda t: (study.value(t.final), -t.number))
     first = standing(study)[:1]
     if not first or not study.finished(first[0]):
         raise InputError(
@@ -198,12 +223,12 @@ def best(study: Study) -> Trial:
 
 
 def standing(study: Study) -> list[Trial]:
-    """All trials: finished ones by rare recall, then the others by how far they came and rare recall there."""
+    """All trials: finished ones by the metric, then the others by how far they came and the metric there."""
 
     def key(t: Trial) -> tuple[bool, float, float, int]:
-        recall = t.rungs[-1].rare_recall if t.rungs else math.nan
+        value = study.value(t.rungs[-1]) if t.rungs else math.nan
         reached = 0.0 if study.finished(t) or not t.rungs else t.rungs[-1].fraction
-        return not study.finished(t), -reached, -recall if math.isfinite(recall) else math.inf, t.number
+        return not study.finished(t), -reached, -value if math.isfinite(value) else math.inf, t.number
 
     return sorted(study.trials, key=key)
 

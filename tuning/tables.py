@@ -15,6 +15,7 @@ from motionsynth.errors import InputError
 from motionsynth.metrics_gain import Interval, paired_interval
 from tuning.study import (
     DEFAULT,
+    METRICS,
     Rung,
     Study,
     best,
@@ -44,15 +45,15 @@ def importance(study: Study) -> dict[str, float]:
     trials have one value gets 0. The shares say nothing of whether any axis matters at all.
 
     Returns:
-        {} with fewer than `FEWEST` finished trials, one value of rare recall, or no axis that varies.
+        {} with fewer than `FEWEST` finished trials, one value of the metric, or no axis that varies.
 
     Raises:
         InputError: Optuna is not installed.
     """
     done = [t for t in study.trials if study.finished(t)]
-    recalls = [t.rungs[-1].rare_recall for t in done]
+    reached = [study.value(t.rungs[-1]) for t in done]
     free = [a for a in study.axes if len({text(t.values[a.name]) for t in done}) > 1]
-    if len(done) < FEWEST or len(set(recalls)) < 2 or not free:
+    if len(done) < FEWEST or len(set(reached)) < 2 or not free:
         return {}
     try:
         import optuna
@@ -73,16 +74,16 @@ def importance(study: Study) -> dict[str, float]:
         for setting, value in zip(settings, at, strict=True):
             setting[axis.name] = value
     # Equal values share a side: were all of them at the top, nothing would be told apart.
-    above_worst = sum(r > min(recalls) for r in recalls)
+    above_worst = sum(v > min(reached) for v in reached)
     top = min(max(AT_TOP, math.ceil(len(done) / 10)), len(done) // 2, above_worst)
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=(top - 0.5) / len(done))
     said = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         held = optuna.create_study(direction="maximize")
-        for setting, recall in zip(settings, recalls, strict=True):
+        for setting, value in zip(settings, reached, strict=True):
             held.add_trial(
-                optuna.trial.create_trial(params=setting, distributions=spaces, value=float(recall))
+                optuna.trial.create_trial(params=setting, distributions=spaces, value=float(value))
             )
         shares = optuna.importance.get_param_importances(
             held, evaluator=evaluator, params=[a.name for a in free]
@@ -105,12 +106,13 @@ def table(study: Study) -> pa.Table:
 
     names, figures = (
         {"bed": pa.string(), "recogniser": pa.string(), "seed": pa.int64()},
-        ("rare_recall", "strong"),
+        (*METRICS, "strong"),
     )
     run = pa.struct(names | dict.fromkeys(figures, pa.float64()))
     columns = {
         "study": pa.string(), "trial": pa.string(), "number": pa.int64(), "state": pa.string(),
         "error": pa.string(), "fraction": pa.float64(), "steps": pa.int64(), "rare_recall": pa.float64(),
+        "rare_ap": pa.float64(), "metric": pa.string(),
         "gain": pa.float64(), "gain_lo": pa.float64(), "gain_hi": pa.float64(), "macro": pa.float64(),
         "seconds": pa.float64(), "runs": pa.list_(run), "confirmed": pa.bool_(),
     }  # fmt: skip
@@ -129,11 +131,18 @@ def table(study: Study) -> pa.Table:
     rows = []
     for t in study.trials:
         values = {n: float(t.values[n]) if yes else text(t.values[n]) for n, yes in numeric.items()}
-        same = {"study": study.name, "trial": t.id, "number": t.number, "state": study.state(t)}
+        same = {
+            "study": study.name,
+            "trial": t.id,
+            "number": t.number,
+            "state": study.state(t),
+            "metric": study.metric,
+        }
         again = (t.confirmed,) if t.confirmed else ()
         for r in (*t.rungs, *again) or (None,):
             figures = {} if r is None else {
-                "fraction": r.fraction, "steps": r.steps, "rare_recall": r.rare_recall, "gain": r.gain.mean,
+                "fraction": r.fraction, "steps": r.steps, "rare_recall": r.rare_recall, "rare_ap": r.rare_ap,
+                "gain": r.gain.mean,
                 "gain_lo": r.gain.lo, "gain_hi": r.gain.hi, "macro": r.macro, "seconds": r.seconds,
                 "runs": list(r.runs), "confirmed": r is t.confirmed,
             }  # fmt: skip
@@ -148,8 +157,8 @@ def markdown(study: Study) -> str:
     counted = ", ".join(f"{states.count(s)} {said}" for s, said in STATES.items() if s in states)
     blocks = [
         f"# Study {study.name}: recipe {study.recipe} on {study.dataset}",
-        f"{len(study.trials)} trials by {study.algorithm} (seed {study.seed}), judged after {rungs} of the steps"
-        f"{': ' + counted if counted else ''}.",
+        f"{len(study.trials)} trials by {study.algorithm} (seed {study.seed}) for {study.goal}, judged after {rungs} "
+        f"of the steps{': ' + counted if counted else ''}.",
         grid(["axis", "searched", "default"], [[a.name, searched(a), text(a.default)] for a in study.axes]),
         "## Trials",
         _trials(study),
@@ -170,21 +179,21 @@ def _trials(study: Study) -> str:
     names = [a.name for a in study.axes]
     rows = []
     for t in standing(study):
-        figures = _figures(t.rungs[-1]) if t.rungs else ["", "", ""]
+        figures = _figures(study, t.rungs[-1]) if t.rungs else [""] * len(_titles(study))
         state = study.state(t)
         said = f", {state}" if state in ("failed", "running") else ""
         reached = f"{len(t.rungs)} of {len(study.rungs)}{said}"
         seconds = f"{sum(r.seconds for r in t.rungs):.0f}"
         rows.append([str(t.number), *(text(t.values[n]) for n in names), *figures, reached, seconds])
-    head = ["trial", *names, "rare recall %", "gain over strong [95 %]", "macro %", "rungs", "seconds"]
+    head = ["trial", *names, *_titles(study), "rungs", "seconds"]
     return grid(head, rows) if rows else "There is no trial yet."
 
 
 def _again(study: Study) -> str:
     """Trials that were judged again, the best by the new seeds first."""
-    again = sorted((t for t in study.trials if t.confirmed), key=lambda t: (-t.final.rare_recall, t.number))
-    rows = [[str(t.number), *_figures(t.final), _percent(t.rungs[-1].rare_recall)] for t in again]
-    head = ["trial", "rare recall %", "gain over strong [95 %]", "macro %", "in the search, rare recall %"]
+    again = sorted((t for t in study.trials if t.confirmed), key=lambda t: (-study.value(t.final), t.number))
+    rows = [[str(t.number), *_figures(study, t.final), _percent(study.value(t.rungs[-1]))] for t in again]
+    head = ["trial", *_titles(study), f"in the search, {study.goal} %"]
     return grid(head, rows) + (
         "\n\nBy seeds of recognisers that did not choose these trials: what is left of their lead is theirs. The best "
         "here is the winner."
@@ -195,8 +204,8 @@ def _shares(study: Study) -> str:
     shares = importance(study)
     if not shares:
         return (
-            f"Too few trials to say: it takes at least {FEWEST} finished ones that differ in rare recall and in their "
-            "settings."
+            f"Too few trials to say: it takes at least {FEWEST} finished ones that differ in {study.goal} and "
+            "in their settings."
         )
     return (
         grid(["axis", "importance %"], [[k, f"{100 * v:.0f}"] for k, v in shares.items()])
@@ -224,35 +233,42 @@ def _winner(study: Study) -> str:
         *(f"default (trial {t.number})" if t is default else f"winner (trial {t.number})" for t in shown),
     ]
     rows = [[a.name, *(text(t.values[a.name]) for t in shown)] for a in study.axes]
-    titles = ("rare recall %", "gain over strong [95 %]", "macro %")
-    rows += [list(row) for row in zip(titles, *(_figures(t.final) for t in shown), strict=True)]
+    figures = (_figures(study, t.final) for t in shown)
+    rows += [list(row) for row in zip(_titles(study), *figures, strict=True)]
     if default is None:
         told = "No trial had the default setting at the last rung, so there is nothing to compare."
     else:
-        told = _against(first.final, default.final)
+        told = _against(study, first.final, default.final)
     return f"{grid(head, rows)}\n\n{told}\n\n{caution}"
 
 
-def _against(first: Rung, default: Rung) -> str:
+def _against(study: Study, first: Rung, default: Rung) -> str:
     """The paired difference in words."""
-    one, two = _runs(first), _runs(default)
+    one, two = _runs(study, first), _runs(study, default)
     d = [100 * (one[k] - two[k]) for k in one if k in two and math.isfinite(one[k] - two[k])]
     if not d:
         return "The two share no run, so there is no paired difference."
-    return f"Winner - default: {_gain(paired_interval(d))} points of rare recall, paired over {len(d)} runs."
+    return f"Winner - default: {_gain(paired_interval(d))} points of {study.goal}, paired over {len(d)} runs."
 
 
-def _runs(rung: Rung) -> dict[tuple[str, int, int], float]:
-    """Rare recall by bed, seed and recogniser: of several, each has the same beds and seeds in one order."""
+def _runs(study: Study, rung: Rung) -> dict[tuple[str, int, int], float]:
+    """The metric by bed, seed and recogniser: of several, each has the same beds and seeds in one order."""
     out: dict[tuple[str, int, int], float] = {}
     for r in rung.runs:
         which = next(i for i in count() if (r["bed"], r["seed"], i) not in out)
-        out[r["bed"], r["seed"], which] = number(r["rare_recall"])
+        out[r["bed"], r["seed"], which] = number(r[study.metric])
     return out
 
 
-def _figures(rung: Rung) -> list[str]:
-    return [_percent(rung.rare_recall), _gain(rung.gain), _percent(rung.macro)]
+def _titles(study: Study) -> list[str]:
+    """Columns of what a trial came to: the metric first."""
+    others = [said for m, said in METRICS.items() if m != study.metric]
+    return [f"{study.goal} %", "gain over strong [95 %]", *(f"{said} %" for said in others)]
+
+
+def _figures(study: Study, rung: Rung) -> list[str]:
+    others = [_percent(getattr(rung, m)) for m in METRICS if m != study.metric]
+    return [_percent(study.value(rung)), _gain(rung.gain), *others]
 
 
 def _percent(share: float) -> str:

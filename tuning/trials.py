@@ -25,9 +25,11 @@ from rayjobs.units import unit
 from storage import Storage
 from tuning.objective import Job, Segment, confirm, evaluate
 from tuning.space import Axis
-from tuning.study import DEFAULT, ROOT
+from tuning.study import DEFAULT, METRICS, ROOT
 
 STATE = "state.json"
+VALUE = "value"
+"""What Tune maximises: the study's metric."""
 FOUND_SECONDS = 5.0
 """A trial that took less was found by its content: it does not tell how long the next one may take."""
 
@@ -48,18 +50,18 @@ class Halving(ASHAScheduler):
 
     Args:
         axes: Settings, which tell the recipe as it is.
-        known: Trials that ended before: recalls by `units`, of each trial.
+        known: Trials that ended before: what they came to by `units`, of each trial.
         options: Of `ASHAScheduler`.
     """
 
     def __init__(self, axes: Sequence[Axis], known: Sequence[Mapping[int, float]], **options: Any) -> None:
-        super().__init__(time_attr="units", metric="rare_recall", mode="max", grace_period=1, **options)
+        super().__init__(time_attr="units", metric=VALUE, mode="max", grace_period=1, **options)
         self.axes = tuple(axes)
-        for i, recalls in enumerate(known):
+        for i, values in enumerate(known):
             trial: Any = SimpleNamespace(trial_id=f"known-{i}")
             super().on_trial_add(None, trial)  # pyright: ignore[reportArgumentType]
-            for units, recall in recalls.items():
-                super().on_trial_result(None, trial, {"units": units, "rare_recall": recall})  # pyright: ignore[reportArgumentType]
+            for units, value in values.items():
+                super().on_trial_result(None, trial, {"units": units, VALUE: value})  # pyright: ignore[reportArgumentType]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
         """Continue or stop."""
@@ -93,9 +95,9 @@ def make_trainable(job: Job, axes: Sequence[Axis]) -> Callable[[Mapping[str, flo
                 metrics = {
                     "rung": len(past),
                     "units": round(judged.fraction / job.rungs[0]),
-                    "rare_recall": judged.rare_recall,
+                    VALUE: getattr(judged, job.metric),
                     "gain": judged.gain["mean"],
-                    "macro": judged.macro,
+                    **{m: getattr(judged, m) for m in METRICS},
                     "judged": json.dumps(judged.to_dict()),
                     "values": json.dumps(values),
                 }
@@ -106,7 +108,7 @@ def make_trainable(job: Job, axes: Sequence[Axis]) -> Callable[[Mapping[str, flo
         except InputError as e:
             # Settings that cannot be trained are the worst there are, and no reason to try them three times.
             top = round(1 / job.rungs[0])
-            tune.report({"rung": len(job.rungs), "units": top, "rare_recall": 0.0, "error": str(e)})
+            tune.report({"rung": len(job.rungs), "units": top, VALUE: 0.0, "error": str(e)})
 
     return trial
 
@@ -119,6 +121,7 @@ class Recorder(Callback):
         axes: Its settings.
         planned: Positions of trials whose numbers are known; the others take the next free ones.
         trials: How many there are to be.
+        metric: What is maximised.
         minutes: After so long Tune stops what runs; those trials are not ended. 0: never.
         progress: Hears of every trial that ends or is judged.
     """
@@ -130,11 +133,18 @@ class Recorder(Callback):
         axes: Sequence[Axis],
         planned: Mapping[int, Mapping[str, float]],
         trials: int,
+        metric: str,
         minutes: float = 0.0,
         progress: Progress | None = None,
     ) -> None:
         self.progress = progress
-        self.storage, self.name, self.axes, self.trials = storage, name, tuple(axes), trials
+        self.storage, self.name, self.axes, self.trials, self.metric = (
+            storage,
+            name,
+            tuple(axes),
+            trials,
+            metric,
+        )
         self.planned = dict(planned)
         self.records = {r["number"]: r for r in load_records(storage, name)}
         self.numbers: dict[str, int] = {}
@@ -197,11 +207,12 @@ class Recorder(Callback):
         if record["error"]:
             return f"{start}: {record['error']}"
         last = record["rungs"][-1]
-        whole = [(r["rungs"][-1]["rare_recall"], -r["number"]) for r in ended if reached_end(r)]
+        whole = [(r["rungs"][-1][self.metric], -r["number"]) for r in ended if reached_end(r)]
         best = f"; best {100 * max(whole)[0]:.1f} % (trial {-max(whole)[1]})" if whole else ""
+        reached = f"{METRICS[self.metric]} {100 * last[self.metric]:.1f} %"
         return (
-            f"{start}: rare recall {100 * last['rare_recall']:.1f} %, {last['gain']['mean']:+.1f} over strong, after "
-            f"{last['fraction']:.0%} of its training{best}"
+            f"{start}: {reached}, {last['gain']['mean']:+.1f} over strong, after {last['fraction']:.0%} of its "
+            f"training{best}"
         )
 
     def _record(self, trial: Any) -> dict[str, Any]:
@@ -224,7 +235,7 @@ def confirm_best(job: Job, name: str, count: int, seeds: int, connect: Callable[
     """
     finished = sorted(
         filter(reached_end, load_records(job.storage, name)),
-        key=lambda r: (-r["rungs"][-1]["rare_recall"], r["number"]),
+        key=lambda r: (-r["rungs"][-1][job.metric], r["number"]),
     )
     chosen = [r for i, r in enumerate(finished) if i < count or r["number"] == DEFAULT]
     todo = [
@@ -242,9 +253,10 @@ def confirm_best(job: Job, name: str, count: int, seeds: int, connect: Callable[
     judged = confirm(job, [(r["values"], r["rungs"][-1]) for r in todo], seeds, connect)
     for record, now in zip(todo, judged, strict=True):
         write_record(job.storage, name, record | {"confirmed": now.to_dict()})
+        reached, had = 100 * getattr(now, job.metric), 100 * record["rungs"][-1][job.metric]
         print(
-            f"by {seeds} new seeds, trial {record['number']}: rare recall {100 * now.rare_recall:.1f} % "
-            f"({100 * record['rungs'][-1]['rare_recall']:.1f} % in the search), {now.gain['mean']:+.1f} over strong",
+            f"by {seeds} new seeds, trial {record['number']}: {METRICS[job.metric]} {reached:.1f} % ({had:.1f} % in "
+            f"the search), {now.gain['mean']:+.1f} over strong",
             flush=True,
         )
 

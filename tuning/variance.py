@@ -25,13 +25,13 @@ from motionsynth.metrics_gain import student_t_quantile
 Reading = Literal["fixed", "random"]
 READINGS: tuple[Reading, ...] = ("fixed", "random")
 Runs = Mapping[tuple[str, int], float]
-"""Rare recall in points by bed and seed."""
+"""A metric in points by bed and seed."""
 MOST_DRAWS = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Components:
-    """Where the variance of one arm's recall, or of the paired difference of two, comes from; points squared.
+    """Where the variance of one arm's metric, or of the paired difference of two, comes from; points squared.
 
     Attributes:
         mean: Mean of the draws' means.
