@@ -292,8 +292,8 @@ def test_a_stopped_training_leaves_a_checkpoint_from_which_the_same_command_goes
     where = ["--dataset", "sample", "--storage", bucket]
     submit(server, make_request(["prepare", *where], loopback=True))
     # One bed; it reports every 50 steps, and is stopped when it has not yet done so.
-    end = 300 + get_recipe("demo").training.rare_steps
-    words = ["train", *where, "--recipe", "demo", "--scarcity", "full", "--run", "r", "--steps", "300"]
+    end = 160 + get_recipe("demo").training.rare_steps
+    words = ["train", *where, "--recipe", "demo", "--scarcity", "full", "--run", "r", "--steps", "160"]
     request = make_request(words, loopback=True)
     first = submit(server, request, wait=False)["id"]
     log = lambda: "".join(p.read_text() for p in head.folder.rglob(f"job-driver-{first}.log"))  # noqa: E731
