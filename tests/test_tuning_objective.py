@@ -94,6 +94,7 @@ def test_nothing_is_computed_twice(job: Job, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(score.Scorer, "run", never)
     again = list(evaluate(job, {}))
     assert [j.rare_recall for j in again] == [j.rare_recall for j in first]
+    assert [j.trained for j in first] == [2, 1] and [j.trained for j in again] == [0, 0]
     assert {o.key: job.storage.digest(o.key) for o in job.storage.list()} == before
 
 

@@ -312,7 +312,7 @@ def test_records_keep_their_numbers(tmp_path: Path, capsys: pytest.CaptureFixtur
     tpe = options(storage, trials=3)
     positions = [search.positions_of((FLOW, SHARE), 0, n) for n in range(3)]
     assert values_of((FLOW, SHARE), positions[0]) == {"loss_weights.flow": 0.5, "synthetic_share": 0.5}
-    judged = {"fraction": 1.0, "rare_ap": 0.5, "gain": {"mean": 1.0}, "seconds": 100.0}
+    judged = {"fraction": 1.0, "rare_ap": 0.5, "gain": {"mean": 1.0}, "trained": 6}
     axes = (FLOW, SHARE)
     first = Recorder(storage, "s", axes, search.to_start(tpe, axes, []), 3, "rare_ap")
     for n in (1, 0):  # two trials start at once, the default second
@@ -355,9 +355,9 @@ def test_how_long_a_trial_usually_takes_is_not_told_by_those_that_were_found(
     progress.hold({"trials": ""})
     recorder = Recorder(Storage(tmp_path), "s", (FLOW, SHARE), {}, 40, "rare_ap", progress=progress)
 
-    def trial(number: int, seconds: float) -> None:
+    def trial(number: int, trained: int) -> None:
         config = search.positions_of((FLOW, SHARE), 0, number)
-        judged = {"fraction": 1.0, "rare_ap": 0.5, "gain": {"mean": 1.0}, "seconds": seconds}
+        judged = {"fraction": 1.0, "rare_ap": 0.5, "gain": {"mean": 1.0}, "trained": trained}
         recorder.on_trial_start(0, [], fake(number, **config))
         recorder.on_trial_result(
             0, [], fake(number, **config), {"judged": json.dumps(judged), "values": "{}"}
@@ -366,12 +366,12 @@ def test_how_long_a_trial_usually_takes_is_not_told_by_those_that_were_found(
 
     for n in range(20):
         now[0] += 0.1
-        trial(n, 0.1)
+        trial(n, 0)
     assert progress.done == 20 and progress.to_dict()["usual_seconds"] is None
     for n in range(20, 28, 2):  # two at a time, which end together
         now[0] += 200.0
-        trial(n, 200.0)
-        trial(n + 1, 200.0)
+        trial(n, 6)
+        trial(n + 1, 6)
     assert progress.done == 28 and progress.to_dict()["usual_seconds"] == pytest.approx(200, abs=5)
 
 

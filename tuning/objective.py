@@ -83,6 +83,7 @@ class Judged:
         rare_recall, rare_ap, macro: Means over draws and seeds, in [0, 1].
         gain: The job's metric over the strong real arm in points, paired by draw and seed: mean, lo, hi, n.
         runs: Of each draw and seed: recogniser, bed, seed, the metrics, and the job's metric of the strong real arm.
+        trained: Recognisers that were trained for this rung; with 0 all of it lay in storage already.
         seconds: Spent on this rung.
         clips: Run that holds its clips.
     """
@@ -94,6 +95,7 @@ class Judged:
     macro: float
     gain: Mapping[str, float]
     runs: Sequence[Mapping[str, Any]]
+    trained: int
     seconds: float
     clips: str
 
@@ -270,9 +272,9 @@ def _judge(
     tasks = _tasks(job, recipe, run, from_seed)
     prefix = experiment.scores_prefix(job.dataset)
     scorer = score.Scorer(job.storage, job.dataset, prefix)
-    for task, _ in tasks:
-        if not job.storage.exists(f"{prefix}/{task.id}.json"):
-            scorer.run(task)
+    todo = score.missing(job.storage, job.dataset, tasks)
+    for task in todo:
+        scorer.run(task)
     records = score.stored_records(job.storage, job.dataset, tasks)
     _check_metric(job, records)
     strong = {(r.recogniser, r.bed, r.seed): getattr(r, job.metric) for r in records if r.arm == "strong"}
@@ -294,6 +296,7 @@ def _judge(
             }
             for r, s in pairs
         ],
+        trained=len(todo),
         seconds=round(seconds + time.perf_counter() - began, 2),
         clips=run,
     )

@@ -30,8 +30,6 @@ from tuning.study import DEFAULT, METRICS, ROOT
 STATE = "state.json"
 VALUE = "value"
 """What Tune maximises: the study's metric."""
-FOUND_SECONDS = 5.0
-"""A trial that took less was found by its content: it does not tell how long the next one may take."""
 
 
 def values_of(axes: Sequence[Axis], positions: Mapping[str, float]) -> dict[str, Any]:
@@ -178,7 +176,8 @@ class Recorder(Callback):
             self._heard(0)
             return self._write(record | {"error": result["error"]})
         judged = json.loads(result["judged"])
-        self._heard(0, "found" if judged["seconds"] < FOUND_SECONDS else "")
+        # What was found by its content does not tell how long the next one may take.
+        self._heard(0, "" if judged["trained"] else "found")
         kept = [r for r in record["rungs"] if r["fraction"] < judged["fraction"]]
         # Population-based training changes a trial's settings as it goes.
         self._write(record | {"rungs": [*kept, judged], "values": json.loads(result["values"])})
