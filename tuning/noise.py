@@ -24,7 +24,7 @@ from motionsynth.recipes import get_recipe
 from rayjobs import cli, experiment, score
 from storage import Storage
 from storage.schema import plain_rows
-from tuning.study import FORMER_METRIC, METRICS
+from tuning.study import METRICS, lacking
 from tuning.tables import grid
 from tuning.variance import MOST_DRAWS, READINGS, Components, components, detectable, needed, paired
 
@@ -151,11 +151,8 @@ def measure(
         )
     # With rare classes at hand, the bed with all clips answers another question.
     scarce = [r for r in records if r.rare] or list(records)
-    if any(not math.isfinite(getattr(r, metric)) for r in scarce if r.arm in arms):
-        raise InputError(
-            f"Some of these recognisers were scored before records had their {METRICS[metric]}; give --metric "
-            f"{FORMER_METRIC}, or score in another --storage."
-        )
+    if said := lacking([r for r in scarce if r.arm in arms], metric):
+        raise InputError(said)
     return [
         _measure(
             name, [r for r in scarce if r.recogniser == name], list(dict.fromkeys(arms)), difference, metric

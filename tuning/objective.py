@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +26,7 @@ from rayjobs import cli, experiment, refine, score, train
 from rayjobs.generate_beds import generate_beds
 from storage import Storage
 from tuning.space import Axis, applied
-from tuning.study import FORMER_METRIC, METRICS
+from tuning.study import METRICS, lacking
 
 STRONG = "tune-strong"
 """Run of what belongs to no trial alone."""
@@ -303,11 +302,9 @@ def _judge(
 
 
 def _check_metric(job: Job, records: Sequence[ScoreRecord]) -> None:
-    if lacking := [r for r in records if not math.isfinite(getattr(r, job.metric))]:
-        raise cli.JobError(
-            f"{len(lacking)} of {len(records)} recognisers were scored before records had their {METRICS[job.metric]}; "
-            f"search with --metric {FORMER_METRIC}, or in another --storage."
-        )
+    # No `InputError`: that says of a trial that its settings are bad.
+    if said := lacking(records, job.metric):
+        raise cli.JobError(said)
 
 
 def trial_seconds(job: Job) -> dict[str, float]:

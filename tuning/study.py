@@ -16,6 +16,7 @@ from typing import Any
 
 from motionsynth.errors import InputError
 from motionsynth.metrics_gain import Interval
+from motionsynth.protocol import ScoreRecord
 from rayjobs.cli import check_name
 from storage import Storage
 from tuning.space import KINDS, Axis
@@ -122,6 +123,17 @@ class Study:
         if self.finished(trial):
             return "finished"
         return "failed" if trial.error else "stopped" if trial.ended else "running"
+
+
+def lacking(records: Sequence[ScoreRecord], metric: str) -> str:
+    """What to tell of records without the metric, in one sentence; "" where all have it."""
+    bare = [r for r in records if not math.isfinite(getattr(r, metric))]
+    if not bare:
+        return ""
+    return (
+        f"{len(bare)} of {len(records)} recognisers have no {METRICS[metric]}: they were scored before records kept it "
+        f"(give --metric {FORMER_METRIC}, or another --storage), or no held-out clip shows a rare class."
+    )
 
 
 def read_study(storage: Storage, name: str) -> Study:
