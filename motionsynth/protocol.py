@@ -138,15 +138,16 @@ class BedTensors:
         )
 
 
-def arms_of(generators: Sequence[str], scarcity: str) -> tuple[str, ...]:
+def arms_of(generators: Sequence[str], scarcity: str, rivals: Sequence[str] = RIVAL_ARMS) -> tuple[str, ...]:
     """All arms of a bed: with nothing scarce, nothing to rival, and each generator's clips alone besides.
 
-    Of a generator's refined clips there is one arm, in balanced batches.
+    Where `adjusted` is among the rivals, each generator's clips are tried that way, too; its refined ones in balanced
+    batches alone.
     """
     if scarcity == "full":
         return ("weak", "strong", *generators, *(TSTR + g for g in generators))
-    twice = (f"{ADJUSTED}:{g}" for g in generators if not g.startswith(REFINED))
-    return ("weak", "strong", *RIVAL_ARMS, *generators, *twice, "ceiling")
+    twice = (f"{ADJUSTED}:{g}" for g in generators if ADJUSTED in rivals and not g.startswith(REFINED))
+    return ("weak", "strong", *rivals, *generators, *twice, "ceiling")
 
 
 def adds_clips(arm: str) -> bool:

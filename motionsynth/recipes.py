@@ -14,6 +14,7 @@ from motionsynth.beds import BedSpec
 from motionsynth.errors import InputError
 from motionsynth.generators import build_config
 from motionsynth.plans import ScorePlan, score_plan
+from motionsynth.protocol import RIVAL_ARMS
 from motionsynth.recognition import RecogniserTraining
 from motionsynth.refine import RefineConfig
 from motionsynth.training import TrainingConfig
@@ -33,6 +34,8 @@ class Recipe:
         synthetic_per_class: Clips generated for each rare class (for every class where nothing is scarce).
         scores: Recognisers; the first is the fast one.
         full: Also train the generator on all clips, for train-on-synthetic-test-on-real.
+        rivals: What needs no generator and is judged beside those that are trained, of `RIVAL_ARMS`; with `adjusted`
+            among them each generator's clips are tried with that loss, too.
         features: Recogniser whose features the generated sets are measured in, whoever judges the arms.
         refine: How synthetic clips are refined.
         compared: Recipes of other generators, trained on the same beds and judged in the same table; of these only
@@ -47,6 +50,7 @@ class Recipe:
     synthetic_per_class: int = 120
     scores: tuple[ScorePlan, ...] = (score_plan("tcn"),)
     full: bool = True
+    rivals: tuple[str, ...] = RIVAL_ARMS
     protocols: tuple[str, ...] = ()
     features: RecogniserTraining = field(default_factory=lambda: score_plan("tcn").training)
     refine: RefineConfig = field(default_factory=RefineConfig)
@@ -60,6 +64,10 @@ class Recipe:
             )
         if not self.scores:
             raise InputError("The recipe has no recogniser in scores; give at least one ScorePlan.")
+        if unknown := [r for r in self.rivals if r not in RIVAL_ARMS]:
+            raise InputError(f"Unknown rival '{unknown[0]}' in rivals. Known: {', '.join(RIVAL_ARMS)}.")
+        if len(set(self.rivals)) < len(self.rivals):
+            raise InputError(f"rivals is {', '.join(self.rivals)}; name each rival once.")
         if self.draws < 1 or self.synthetic_per_class < 1:
             raise InputError(
                 f"draws is {self.draws} and synthetic_per_class is {self.synthetic_per_class}; each must be at least 1."
@@ -177,6 +185,7 @@ def demo() -> Recipe:
         features=RecogniserTraining(steps=80),
         refine=RefineConfig(folds=3, teacher=RecogniserTraining(steps=80)),
         full=False,
+        rivals=("difference",),
     )
 
 
@@ -190,6 +199,7 @@ def debug() -> Recipe:
         training=TrainingConfig(steps=6, rare_steps=2, batch=8, report_every=2),
         bed=BedSpec(shots=3),
         draws=2,
+        rivals=RIVAL_ARMS,
         synthetic_per_class=4,
         scores=(ScorePlan(training=RecogniserTraining(steps=4, batch=8), seeds=1),),
         features=RecogniserTraining(steps=4, batch=8),

@@ -71,6 +71,7 @@ def test_arms_of_a_bed() -> None:
     assert arms_of(("a", "b"), "full") == ("weak", "strong", "a", "b", "tstr:a", "tstr:b")
     assert arms_of(("a", "b"), "few")[6:10] == ("a", "b", "adjusted:a", "adjusted:b")
     assert arms_of(("a", "refined:a"), "few")[6:] == ("a", "refined:a", "adjusted:a", "ceiling")
+    assert arms_of(("a",), "rare", ("difference",)) == ("weak", "strong", "difference", "a", "ceiling")
     assert [a for a in EVERY_ARM if adds_clips(a)] == ["gan", "adjusted:gan"]
     assert {generator_of(a) for a in ("gan", "tstr:gan", "adjusted:gan")} == {"gan"}
     assert generator_of("refined:gan") == "refined:gan"

@@ -125,6 +125,16 @@ def test_tasks_are_planned_once(storage: Storage) -> None:
     assert sum(t.arm == score.QUALITY for t in more) == 3  # a set is measured once
 
 
+def test_a_recipe_says_which_rivals_and_arms_asked_for_are_there_all_the_same(storage: Storage) -> None:
+    recipe = replace(recipe_of(), draws=1, rivals=("difference",))
+    synthesise(storage, recipe)
+    own = ["weak", "strong", "difference", "motion_gan", "ceiling", score.QUALITY]
+    assert [t.arm for t, _ in score.plan_tasks(storage, "tiny", "r", recipe)] == own
+    asked = score.chosen_arms(recipe, "adjusted,adjusted:motion_gan")
+    tasks = score.plan_tasks(storage, "tiny", "r", recipe, asked)
+    assert [t.arm for t, _ in tasks] == ["strong", "adjusted", "adjusted:motion_gan"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_second_run_trains_nothing_and_the_test_half_is_counted(

@@ -77,6 +77,16 @@ def test_an_equal_budget_of_clips_seen() -> None:
         with_clips_seen(recipe, 20)
 
 
+def test_rivals_are_known_and_named_once() -> None:
+    recipe = get_recipe("motion_gan")
+    assert recipe.rivals == ("adjusted", "interpolation", "difference", "feature")
+    assert get_recipe("demo").rivals == ("difference",)
+    with pytest.raises(InputError, match="Unknown rival 'strong' in rivals. Known: adjusted, interpolation"):
+        replace(recipe, rivals=("strong",))
+    with pytest.raises(InputError, match="rivals is feature, feature; name each rival once"):
+        replace(recipe, rivals=("feature", "feature"))
+
+
 def test_recipes_see_equally_many_clips() -> None:
     seen = {n: (t.steps + t.rare_steps) * t.batch for n in RECIPES for t in (get_recipe(n).training,)}
     assert (

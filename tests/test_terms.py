@@ -22,7 +22,7 @@ def test_terms_and_what_they_allow_stand_together() -> None:
     assert {r for n, r in named.items() if n.startswith("ntu")} == {"forbidden"}
 
 
-@pytest.mark.parametrize(("first", "second"), itertools.permutations(["ui_prmd", "nucla", "ntu60"], 2))
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(["ui_prmd", "nucla", "ntu60"], 2)))
 def test_the_strictest_source_decides(first: str, second: str) -> None:
     sources = [DATASETS[first], DATASETS[second]]
     strictest = max(sources, key=lambda i: STRICTNESS.index(i.redistribution))
