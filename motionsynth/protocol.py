@@ -96,6 +96,13 @@ class ScoreRecord:
         known = np.array(self.average_precisions)
         return _mean(known[list(self.rare)] if self.rare and len(known) else known)
 
+    @property
+    def readiness(self) -> float:
+        """How often clips are named as one of the rare classes, by how often they show one; NaN where none is rare."""
+        confusion, rare = np.array(self.confusion), list(self.rare)
+        shown = confusion[rare].sum() if rare else 0
+        return float(confusion[:, rare].sum() / shown) if shown else float("nan")
+
     def to_dict(self) -> dict:
         """JSON form."""
         return asdict(self)
@@ -353,6 +360,7 @@ class ArmSummary:
         macro_difference: The same for macro accuracy: common classes must not pay.
         rare_ap, ap_difference: As `rare_recall` and `difference`, of `ScoreRecord.rare_ap`, which does not rise where
             a recogniser merely names rare classes more readily; None where a record does not know it.
+        readiness: Mean of `ScoreRecord.readiness`: whether a higher recall goes with naming rare classes more readily.
         improvement: Galstyan 2025, eq. 7, over the strong arm.
         gap_closed: Of the means; NaN where strong is not below the ceiling.
     """
@@ -367,6 +375,7 @@ class ArmSummary:
     macro_difference: Interval | None
     rare_ap: Interval | None
     ap_difference: Interval | None
+    readiness: float
     improvement: float
     gap_closed: float
 
@@ -413,6 +422,7 @@ def summarise(records: Sequence[ScoreRecord]) -> list[ArmSummary]:
                 macro_difference=differences.get("macro"),
                 rare_ap=paired_interval(percent(rs.values(), "rare_ap")) if known(rs) else None,
                 ap_difference=differences.get("rare_ap"),
+                readiness=_mean(np.array([r.readiness for r in rs.values()])),
                 improvement=improvement(mean(rs), mean(strong)) if strong else float("nan"),
                 gap_closed=gap_closed(mean(rs), mean(strong), mean(ceiling))
                 if strong and ceiling
@@ -467,9 +477,11 @@ def format_table(summaries: Sequence[ArmSummary]) -> str:
 
 
 def format_ranking(summaries: Sequence[ArmSummary]) -> str:
-    """Average precisions as text, beside the arms table; "" where no arm's are known."""
-    rows = [(s.arm, _spread(s.rare_ap), _clear(s.ap_difference)) for s in summaries if s.rare_ap]
-    width = _width(summaries)
-    line = lambda arm, ap, against: f"{arm:<{width}}{ap:>13}  {against:>24}"  # noqa: E731
-    head = line("average precision", "rare AP %", "vs strong (95 %)")
+    """Average precisions as text, beside the arms table, and readiness; "" where no arm's are known."""
+    known = [s for s in summaries if s.rare_ap]
+    ready = lambda s: "" if np.isnan(s.readiness) else f"{s.readiness:.2f}"  # noqa: E731
+    rows = [(s.arm, _spread(s.rare_ap), _clear(s.ap_difference), ready(s)) for s in known if s.rare_ap]
+    width, named = _width(summaries), "named / shown" if any(ready(s) for s in known) else ""
+    line = lambda arm, ap, against, share: f"{arm:<{width}}{ap:>13}  {against:>24}  {share:>13}".rstrip()  # noqa: E731
+    head = line("average precision", "rare AP %", "vs strong (95 %)", named)
     return "\n".join((head, "-" * len(head), *(line(*row) for row in rows))) if rows else ""

@@ -343,6 +343,23 @@ def test_average_precisions_are_compared_where_every_record_knows_them() -> None
     assert "60.0" in shown and "+20.0" in shown and "gan" not in shown
 
 
+def test_readiness_is_how_often_rare_classes_are_named_by_how_often_they_come() -> None:
+    (record, *_) = records(lambda arm, draw, seed: 0.5)
+    confusion = ((8, 2, 0), (1, 8, 1), (6, 0, 4))
+    one = replace(
+        record, rare=(2,), recalls=(0.8, 0.8, 0.4), confusion=confusion, average_precisions=(0.5,) * 3
+    )
+    assert one.readiness == pytest.approx(5 / 10)
+    assert replace(one, rare=(0, 2)).readiness == pytest.approx(20 / 20)
+    unseen = replace(one, rare=(2,), confusion=((8, 2, 0), (1, 8, 1), (0, 0, 0)))
+    assert np.isnan(replace(one, rare=()).readiness) and np.isnan(unseen.readiness)
+    (summary,) = summarise([one, replace(one, seed=7, confusion=((8, 0, 2), (1, 8, 1), (6, 0, 4)))])
+    assert summary.readiness == pytest.approx(0.6)
+    assert "named / shown" in (shown := format_ranking([summary])) and shown.endswith(" 0.60")
+    (whole,) = summarise([replace(one, rare=())])
+    assert "named" not in format_ranking([whole])
+
+
 def test_folds_that_are_pooled_are_paired_fold_by_fold() -> None:
     """Two folds have equal draws and seeds: 12 runs, not 6, and each difference within its fold."""
 

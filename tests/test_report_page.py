@@ -143,5 +143,9 @@ def test_average_precision_stands_beside_recall_where_it_is_known() -> None:
     run = run_in_memory()
     shown = sections.gain(run)
     assert "average precision,\u00a0%" in shown and "68.3" in shown and "+39.2 [" in shown
-    old = {**run.result, "arms": [{**a, "rare_ap": None, "ap_difference": None} for a in run.result["arms"]]}
-    assert "average precision,\u00a0%" not in sections.gain(replace(run, result=old))
+    assert "named 1.00\u00a0\u00d7" in shown and "named nan" not in shown
+    lacking = {"rare_ap": None, "ap_difference": None, "readiness": None}
+    old = sections.gain(
+        replace(run, result={**run.result, "arms": [a | lacking for a in run.result["arms"]]})
+    )
+    assert "average precision,\u00a0%" not in old and "named 1.00" not in old

@@ -71,6 +71,14 @@ def _ranking(row: Any) -> str:
     return _spread(row["rare_ap"]) + over
 
 
+def _recall(row: Any) -> str:
+    """Rare recall, and how readily rare classes are named."""
+    # Results of before it was kept lack it, and where no class is rare there is none.
+    if (named := row.get("readiness")) is None:
+        return _spread(row["rare_recall"])
+    return f'{_spread(row["rare_recall"])}<br><span class="quiet">named {named:.2f}\u00a0\u00d7</span>'
+
+
 def gain(run: Run) -> str:
     """The arms table of every recogniser."""
     out = ""
@@ -102,8 +110,9 @@ def gain(run: Run) -> str:
         '<p class="note">Every arm trains the same recogniser for the same steps from the same seeds; only the clips '
         "differ and, in adjusted arms, how classes are drawn and weighed. Differences are paired by draw and seed, in "
         "points, with their 95\u00a0% interval. Filled marks: the interval excludes zero. Recall also rises where a "
-        "recogniser merely names a class more readily; average precision (of the rare classes, where some are rare) "
-        "does not.</p>"
+        "recogniser merely names a class more readily (\u201cnamed\u201d: how often clips are named as one of the rare "
+        "classes, by how often they show one); average precision (of the rare classes, where some are rare) does "
+        "not.</p>"
     )
 
 
@@ -142,7 +151,7 @@ def _arms(run: Run, rows: Sequence[Any], what: str) -> str:
         )
         body.append(
             (
-                name, _spread(r["rare_recall"]), said, drawn, share, _ranking(r) if ranked else _spread(r["top1"]),
+                name, _recall(r), said, drawn, share, _ranking(r) if ranked else _spread(r["top1"]),
                 _spread(r["macro"]), str(r["runs"]),
             )
         )  # fmt: skip
