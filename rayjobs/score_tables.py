@@ -54,7 +54,9 @@ def tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
                 title = "all clips: recall of every class" if beds == "full" else "rare classes"
                 text.append(f"recogniser {name}, {title}\n{format_table(summaries)}")
                 if ranking := format_ranking(summaries):
-                    text.append(f"{ranking}\nNaming a class more readily raises its recall, and not this.")
+                    text.append(
+                        f"{ranking}\nNaming a class more readily raises its recall, and not its average precision."
+                    )
         shown = dict.fromkeys(r.arm for r in scarce)
         for arm in filter(adds_clips, shown):
             for rival in (a for a in _rivals(arm) if a in shown):
