@@ -478,10 +478,9 @@ def format_table(summaries: Sequence[ArmSummary]) -> str:
 
 def format_ranking(summaries: Sequence[ArmSummary]) -> str:
     """Average precisions as text, beside the arms table, and readiness; "" where no arm's are known."""
-    known = [s for s in summaries if s.rare_ap]
     ready = lambda s: "" if np.isnan(s.readiness) else f"{s.readiness:.2f}"  # noqa: E731
-    rows = [(s.arm, _spread(s.rare_ap), _clear(s.ap_difference), ready(s)) for s in known if s.rare_ap]
-    width, named = _width(summaries), "named / shown" if any(ready(s) for s in known) else ""
+    rows = [(s.arm, _spread(s.rare_ap), _clear(s.ap_difference), ready(s)) for s in summaries if s.rare_ap]
+    width, named = _width(summaries), "named / shown" if any(row[-1] for row in rows) else ""
     line = lambda arm, ap, against, share: f"{arm:<{width}}{ap:>13}  {against:>24}  {share:>13}".rstrip()  # noqa: E731
     head = line("average precision", "rare AP %", "vs strong (95 %)", named)
     return "\n".join((head, "-" * len(head), *(line(*row) for row in rows))) if rows else ""

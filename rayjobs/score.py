@@ -210,7 +210,9 @@ def plan_tasks(
                     f"'{dataset}' brings its own synthetic clips, which nothing refines; leave out refined."
                 )
             generators += tuple(REFINED + g for g in generators)
-        rivals = RIVAL_ARMS if only else recipe.rivals
+        rivals = (
+            RIVAL_ARMS if only else recipe.rivals
+        )  # what is asked for is there, whatever the recipe leaves out
         arms = [(arm, _generator(arm, generators)) for arm in arms_of(generators, spec.scarcity, rivals)]
         for arm, generator in (*arms, *((QUALITY, g) for g in generators)):
             family = arm if is_adjusted(arm) else arm.split(":")[0]

@@ -288,6 +288,17 @@ def test_a_study_from_before_there_was_a_choice_goes_on_by_recall(tmp_path: Path
         search.check_study(storage, "s", search.study_of(by_ap, job, axes), resume=True)
 
 
+def test_a_study_from_before_recipes_named_their_rivals_goes_on(tmp_path: Path) -> None:
+    storage = prepare(Storage(tmp_path / "out"))
+    job, axes = search.planned(options(storage), storage)
+    study = search.study_of(options(storage), job, axes)
+    without = {r: {k: v for k, v in study[r].items() if k != "rivals"} for r in ("base", "searched")}
+    search.begin_study(storage, "s", study | without)
+    assert not search.check_study(storage, "s", study, resume=True)
+    with pytest.raises(ConflictError, match=r"started with other settings \(searched\)"):
+        search.check_study(storage, "s", study | {"searched": study["searched"] | {"draws": 9}}, resume=True)
+
+
 def fake(number: int, **config: float) -> Any:
     return SimpleNamespace(trial_id=f"t{number}", config=config)
 

@@ -264,6 +264,9 @@ def check_study(storage: Storage, name: str, study: dict[str, Any], resume: bool
         {"metric": FORMER_METRIC} | json.loads(storage.read(key)),
         json.loads(canonical_json(cli.plain(study))),
     )
+    for recipe in ("base", "searched"):
+        # Studies of before do not say which rivals a recipe has, and no trial has any.
+        had[recipe] = {"rivals": now[recipe]["rivals"]} | had[recipe]
     if differ := [k for k in now if had.get(k) != now[k]]:
         raise ConflictError(
             f"Study '{name}' was started with other settings ({', '.join(differ)}); repeat its command (more --trials "
