@@ -11,20 +11,32 @@ from pathlib import Path
 from tests.faults.proxy import Fault
 
 WAIT_SECONDS = 240
+LOOK_SECONDS = 10
 
 
-def pid_of(port: int) -> int:
-    """The process at the client's end of a loopback connection, by the client's port."""
-    inode = ""
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if int(fields[1].split(":")[1], 16) == port:
-            inode = fields[9]
-    for entry in Path("/proc").glob("[0-9]*/fd/*"):
+def pid_of(ends: tuple[int, int]) -> int:
+    """The process at the client's end of a loopback connection, by the client's port and the server's.
+
+    The client's alone does not do: the kernel lends one port to connections with several servers. And its table, which
+    is read piece by piece while others connect and part, may leave one out for once.
+    """
+    end = time.monotonic() + LOOK_SECONDS
+    while time.monotonic() < end:
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if tuple(int(f.split(":")[1], 16) for f in fields[1:3]) == ends and (pid := _holder(fields[9])):
+                return pid
+        time.sleep(0.05)
+    raise LookupError(f"nobody holds the connection of the ports {ends}")
+
+
+def _holder(inode: str) -> int:
+    """The process that has this socket open; 0 for none."""
+    for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if os.readlink(entry) == f"socket:[{inode}]":
-                return int(entry.parts[2])
-    raise LookupError(f"nobody holds port {port}")
+            if any(os.readlink(fd) == f"socket:[{inode}]" for fd in (process / "fd").iterdir()):
+                return int(process.name)
+    return 0
 
 
 def gone(pid: int) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 import threading
 import time
 from contextlib import suppress
@@ -31,7 +32,7 @@ class Fault:
             pass it on after `seconds` ("delay"); pass it on and lose the answer ("lose").
         method, path: Of the requests; the path is searched for this pattern.
         times: How many requests.
-        caught: The client's port of each request that is held.
+        caught: The client's port of each request that is held, and the proxy's.
         release: Ends the holding.
     """
 
@@ -41,12 +42,12 @@ class Fault:
     times: int = 1
     status: int = 503
     seconds: float = 0.0
-    caught: Queue[int] = field(default_factory=Queue)
+    caught: Queue[tuple[int, int]] = field(default_factory=Queue)
     release: threading.Event = field(default_factory=threading.Event)
 
-    def hold(self, port: int) -> None:
+    def hold(self, wire: socket.socket) -> None:
         """Tell who is held, and wait."""
-        self.caught.put(port)
+        self.caught.put((wire.getpeername()[1], wire.getsockname()[1]))
         self.release.wait(HOLD_SECONDS)
 
 
@@ -149,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             if fault and fault.kind == "delay":
                 time.sleep(fault.seconds)
             if fault and fault.kind in ("before", "pause"):
-                fault.hold(self.client_address[1])
+                fault.hold(self.connection)
             if fault and fault.kind == "before":
                 self.close_connection = True
                 return
@@ -158,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send_head(upstream)
                 if fault and fault.kind == "during":
                     upstream.send(body[: len(body) // 2])
-                    fault.hold(self.client_address[1])
+                    fault.hold(self.connection)
                     self.close_connection = True
                     return
                 if body:
@@ -168,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
             finally:
                 upstream.close()
             if fault and fault.kind == "after":
-                fault.hold(self.client_address[1])
+                fault.hold(self.connection)
             if fault and fault.kind in ("after", "lose"):
                 self.close_connection = True
                 return
