@@ -67,6 +67,7 @@ class ScoreRecord:
         average_precisions: The same (see `metrics_gain.average_precision`); none in records of before it was kept.
         confusion: Counts, [true class][predicted class].
         as_published: Judged by synthetic clips, too (see `motionsynth.hybrid`): says nothing about unseen people.
+        device: What trained it: "cpu", or the name of a GPU, whose sums differ.
     """
 
     protocol: int
@@ -89,6 +90,7 @@ class ScoreRecord:
     seconds: float
     as_published: bool = False
     average_precisions: tuple[float, ...] = ()
+    device: str = "cpu"
 
     @property
     def rare_ap(self) -> float:
@@ -179,6 +181,7 @@ def score_arm(
     seed: int,
     synthetic: MotionSet | None = None,
     per_class: int = 120,
+    device: str = "cpu",
 ) -> ScoreRecord:
     """Train the recogniser of one arm and judge it on the bed's held-out clips.
 
@@ -190,6 +193,7 @@ def score_arm(
         seed: Decides weights, batches and augmentation.
         synthetic: The generator's clips, for the arms that use them; those that a filter refused are left out.
         per_class: Clips per rare class that the rivals make.
+        device: Where the recogniser computes: "cpu" or "cuda".
 
     Raises:
         InputError: an arm needs synthetic clips and got none that is accepted, or clips that are not synthetic.
@@ -228,7 +232,7 @@ def score_arm(
     head_steps = round(training.steps * FEATURE_TAIL) if arm == "feature" else 0
     names = bed.train.class_names
     trained = replace(training, steps=training.steps - head_steps) if head_steps else training
-    model = train_recogniser(real, info, names, trained, seed, fake, adjusted=is_adjusted(arm))
+    model = train_recogniser(real, info, names, trained, seed, fake, is_adjusted(arm), device)
     made_features = 0
     if head_steps:
         made_features = _augment_features(model, tensors, training, seed, head_steps, per_class)
@@ -264,6 +268,7 @@ def score_arm(
         average_precisions=tuple(
             average_precision(probabilities[:, c], truth == c) for c in range(info.num_classes)
         ),
+        device=torch.cuda.get_device_name() if device == "cuda" else device,
     )
 
 
@@ -293,7 +298,7 @@ def _augment_features(
                     tensors.train.x[at : at + 256], tensors.train.y[at : at + 256], model.frames, training.augment, rng,
                     permutation, twin,
                 )  # fmt: skip
-                x.append(model.features(view).numpy())
+                x.append(model.features(view.to(model.head.weight.device)).cpu().numpy())
                 y.append(label.numpy())
     features, labels = np.concatenate(x), np.concatenate(y)
     made, made_labels = calibrated_features(features, labels, tensors.bed.rare, per_class, seed)

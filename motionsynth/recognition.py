@@ -211,6 +211,7 @@ def train_recogniser(
     seed: int,
     synthetic: ClipTensors | None = None,
     adjusted: bool = False,
+    device: str = "cpu",
 ) -> Recogniser:
     """Train on class-balanced batches for `config.steps` steps, whatever the number of clips.
 
@@ -223,9 +224,11 @@ def train_recogniser(
         synthetic: Synthetic clips to mix in, or None.
         adjusted: In place of balanced batches, draw each class as often as it has real clips, and train by the
             logit-adjusted loss (Menon et al., ICLR 2021, eq. 10, tau = 1).
+        device: Where the network computes. Its first weights, batches and augmentation are the same on every one, as
+            they are made on the CPU.
 
     Returns:
-        The trained network in evaluation mode (the weight average if `config.average` is above 0).
+        The trained network on its device, in evaluation mode (the weight average if `config.average` is above 0).
 
     Raises:
         InputError: fewer than two classes have a clip.
@@ -233,7 +236,7 @@ def train_recogniser(
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     draw = np.random.default_rng(seed)
-    model = build_recogniser(config.recogniser, info)
+    model = build_recogniser(config.recogniser, info).to(device)
     frames = model.frames
     k = info.num_classes
     real_at = _by_class(real.y, k)
@@ -252,7 +255,8 @@ def train_recogniser(
     )
     have_fake = np.array([len(f) > 0 for f in fake_at])
     have_real = np.array([len(r) > 0 for r in real_at])
-    shares, log_prior = _priors(real_at, fake_at, usable) if adjusted else (None, 0.0)
+    shares, log_prior = _priors(real_at, fake_at, usable) if adjusted else (None, torch.zeros(k))
+    log_prior = log_prior.to(device)
     model.train()
     for step in range(config.steps):
         classes = draw.choice(usable, config.batch, p=shares)
@@ -268,13 +272,13 @@ def train_recogniser(
         x, y = augment(x, torch.cat([p.y for p in parts]), frames, config.augment, rng, permutation, twin)
         fakes = int(want_fake.sum())
         blend = blended(x, y, fakes, config.mixup, draw)
-        weights = clip_weights(config, step, fakes)
-        with autocast(config.precision, "cpu"):
-            features = model.features(x if blend is None else blend.x)
-            losses = model.losses(features, y, config.label_smoothing, log_prior)
+        weights = clip_weights(config, step, fakes).to(device)
+        with autocast(config.precision, log_prior.device.type):
+            features = model.features((x if blend is None else blend.x).to(device))
+            losses = model.losses(features, y.to(device), config.label_smoothing, log_prior)
             if blend is not None:
-                others = model.losses(features, blend.y, config.label_smoothing, log_prior)
-                losses = losses.lerp(others, blend.share)
+                others = model.losses(features, blend.y.to(device), config.label_smoothing, log_prior)
+                losses = losses.lerp(others, blend.share.to(device))
         loss = (losses * weights).sum() / weights.sum().clamp_min(1e-6)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -302,10 +306,11 @@ def _priors(
 
 @torch.no_grad()
 def predict(model: Recogniser, clips: ClipTensors, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Class probabilities [N, K] and penultimate features [N, F] of whole clips."""
+    """Class probabilities [N, K] and penultimate features [N, F] of whole clips, computed where the network lies."""
     probabilities, features = [], []
+    device = model.head.weight.device
     for at in range(0, len(clips.y), batch):
-        f = model.features(whole(clips.x[at : at + batch], model.frames))
-        probabilities.append(model.classify(f).softmax(-1))
-        features.append(f)
+        f = model.features(whole(clips.x[at : at + batch], model.frames).to(device))
+        probabilities.append(model.classify(f).softmax(-1).cpu())
+        features.append(f.cpu())
     return torch.cat(probabilities).numpy(), torch.cat(features).numpy()

@@ -159,13 +159,14 @@ def refit_head(
     """Train a classification head further, in place, on class-balanced batches of fixed features."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    x, classes = torch.from_numpy(features), np.unique(labels)
+    x, classes, device = torch.from_numpy(features), np.unique(labels), next(head.parameters()).device
     members = {int(c): np.flatnonzero(labels == c) for c in classes}
     optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.05)
     for _ in range(steps):
         y = rng.choice(classes, batch)
         at = np.array([members[int(c)][rng.integers(len(members[int(c)]))] for c in y])
-        loss = functional.cross_entropy(head(x[at]), torch.from_numpy(y), label_smoothing=smoothing)
+        logits = head(x[at].to(device))
+        loss = functional.cross_entropy(logits, torch.from_numpy(y).to(device), label_smoothing=smoothing)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

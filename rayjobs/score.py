@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ class Options(experiment.Options):
             on synthetic clips alone, `refined` for adding refined clips, `quality` for the figures of the generated
             sets (default: all).
         refined: Judge the refined clips, too (see `rayjobs.refine`), beside the unrefined ones.
-        workers: Processes (default: one per core).
+        workers: Processes (default: one per core, or as many as the GPUs take).
+        gpus_per_worker: 0 trains on CPUs; a fraction shares a GPU, which small networks leave idle most of the time.
     """
 
     recogniser: str = ""
@@ -83,6 +85,7 @@ class Options(experiment.Options):
     arms: str = ""
     refined: bool = False
     workers: int = 0
+    gpus_per_worker: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +128,7 @@ def verb(options: Options) -> dict[str, Any]:
         recipe,
         lambda: options.connect(storage),
         workers=options.workers,
+        gpus_per_worker=options.gpus_per_worker,
         only=chosen_arms(recipe, options.arms),
         refined=options.refined,
     )
@@ -273,6 +277,7 @@ def score(
     connect: Callable[[], Connection],
     *,
     workers: int = 0,
+    gpus_per_worker: float = 0.0,
     only: Sequence[str] = (),
     refined: bool = False,
 ) -> dict[str, Any]:
@@ -288,7 +293,7 @@ def score(
     todo = missing(storage, dataset, tasks)
     readings = _count_reading(storage, dataset, recipe, bool(todo))
     if todo:
-        train_tasks(storage, dataset, run, todo, connect(), workers)
+        train_tasks(storage, dataset, run, todo, connect(), workers, gpus_per_worker)
     records = stored_records(storage, dataset, tasks)
     quality = [
         {"generator": t.generator, **json.loads(storage.read(f"{prefix}/{t.id}.json"))}
@@ -343,11 +348,12 @@ def _count_reading(storage: Storage, dataset: str, recipe: Recipe, reading: bool
 class Scorer:
     """One actor: reads dataset and synthetic clips once, trains one recogniser per call."""
 
-    def __init__(self, storage: Storage, dataset: str, prefix: str) -> None:
+    def __init__(self, storage: Storage, dataset: str, prefix: str, gpu: bool = False) -> None:
         import torch
 
         torch.set_num_threads(1)
         self.storage, self.dataset, self.prefix = storage, dataset, prefix
+        self.device = "cuda" if gpu else "cpu"
         self.beds: dict[str, Any] = {}
         self.synthetic: dict[str, Any] = {}
 
@@ -378,21 +384,35 @@ class Scorer:
         if task.arm == QUALITY:
             record = quality_report(bed, clips, task.training, task.seed)
         else:
-            record = score_arm(bed, task.arm, task.training, task.seed, clips, task.per_class).to_dict()
+            record = score_arm(
+                bed, task.arm, task.training, task.seed, clips, task.per_class, self.device
+            ).to_dict()
         self.storage.write(f"{self.prefix}/{task.id}.json", json.dumps(cli.plain(record)).encode())
 
 
-def pool_size(connection: Connection, tasks: int, workers: int = 0) -> int:
-    """Number of workers (default: one per core), at most one per task; checked against what Ray has."""
+def pool_size(connection: Connection, tasks: int, workers: int = 0, gpus_per_worker: float = 0.0) -> int:
+    """Number of workers (default: one per core, or as many as the GPUs take), at most one per task.
+
+    Raises:
+        InputError: they are more than Ray has room for.
+    """
     room = min(cores(), int(connection.cpus)) if connection.address == "local" else int(connection.cpus)
-    workers = min(workers or room, tasks)
-    logger.info(plan_resources(actors=workers, cpus_per_actor=1, tasks=0, cpus=connection.cpus))
+    if gpus_per_worker:
+        room = min(room, int(connection.gpus / gpus_per_worker))
+    workers = min(workers or max(room, 1), tasks)
+    logger.info(
+        plan_resources(
+            actors=workers, cpus_per_actor=1, gpus_per_actor=gpus_per_worker, tasks=0, cpus=connection.cpus,
+            gpus=connection.gpus,
+        )
+    )  # fmt: skip
     return workers
 
 
 def train_tasks(
-    storage: Storage, dataset: str, run: str, todo: Sequence[Task], connection: Connection, workers: int = 0
-) -> None:
+    storage: Storage, dataset: str, run: str, todo: Sequence[Task], connection: Connection, workers: int = 0,
+    gpus_per_worker: float = 0.0,
+) -> None:  # fmt: skip
     """Train and judge recognisers, and store a record of each.
 
     Args:
@@ -400,7 +420,8 @@ def train_tasks(
         run: Whose `status` tells of it.
         todo: At least one.
         connection: A Ray.
-        workers: Processes (0: one per core).
+        workers: Processes (0: one per core, or as many as the GPUs take).
+        gpus_per_worker: GPUs of each; 0 trains on CPUs.
 
     Raises:
         InputError: the workers do not fit.
@@ -409,10 +430,13 @@ def train_tasks(
     import ray
     from ray.exceptions import RayActorError
 
-    workers = pool_size(connection, len(todo), workers)
-    actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=MAX_RETRIES)(Scorer)
+    workers = pool_size(connection, len(todo), workers, gpus_per_worker)
+    actor = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_restarts=-1, max_task_retries=MAX_RETRIES)(
+        Scorer
+    )
     prefix = experiment.scores_prefix(dataset)
-    pool: list[Any] = [actor.remote(storage, dataset, prefix) for _ in range(workers)]
+    new = partial(actor.remote, storage, dataset, prefix, gpus_per_worker > 0)
+    pool: list[Any] = [new() for _ in range(workers)]
     # Neighbours in the list share a bed, so each actor converts few of them.
     waiting, failed, lost = list(todo), [], 0
     running: dict[Any, tuple[Any, Task]] = {}
@@ -440,7 +464,7 @@ def train_tasks(
                         progress.fail(task.name, failed[-1], task.kind)
                         continue
                     ray.kill(worker)
-                    pool[pool.index(worker)] = actor.remote(storage, dataset, prefix)
+                    pool[pool.index(worker)] = new()
                     waiting.insert(0, task)
                 except Exception as e:
                     failed.append(cli.last_line(e))

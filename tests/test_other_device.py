@@ -1,4 +1,4 @@
-"""Generators and their training where the networks lie on a device of their own, which no machine of the tests has."""
+"""Generators, recognisers and their training where the networks lie on a device that no machine of the tests has."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import torch
 
 from motionsynth.generators import GENERATORS, SampleRequest, build_config, build_generator, fit_context
 from motionsynth.motion import Motion
+from motionsynth.recognisers import RECOGNISERS, RecogniserInfo
+from motionsynth.recognition import RecogniserTraining, predict, to_tensors, train_recogniser
+from motionsynth.rivals import refit_head
 from motionsynth.training import Trainer, TrainingConfig
 from tests.other_device import Elsewhere, other_device
 from tests.tiny_pairs import make_pair_set
@@ -46,6 +49,30 @@ def test_a_generator_trains_and_samples_on_another_device_as_on_the_cpu(name: st
     for a, b in zip(clips, clips_there, strict=True):
         # In evaluation, PyTorch's Transformer layers have a faster way for the CPU's own tensors.
         np.testing.assert_allclose(a.positions, b.positions, atol=1e-4)
+
+
+def judged(name: str, adjusted: bool, device: torch.device | str) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and features of clips by a recogniser that three steps of real and synthetic ones trained."""
+    motions = make_pair_set()
+    clips = to_tensors(motions, 2)
+    info = RecogniserInfo(skeleton=motions.skeleton, num_classes=motions.num_classes, num_persons=2)
+    config = RecogniserTraining(recogniser=name, steps=3, batch=6, mixup=0.2)
+    made = clips.select(np.arange(4))
+    model = train_recogniser(clips, info, motions.class_names, config, 0, made, adjusted, str(device))
+    assert {p.device for p in model.parameters()} == {torch.device(device)}
+    probabilities, features = predict(model, clips)
+    # As the `feature` arm does.
+    refit_head(model.head, features, motions.labels, 2, 4, 0, 0.1)
+    return probabilities, predict(model, clips)[0]
+
+
+@pytest.mark.parametrize("name", sorted(RECOGNISERS))
+def test_a_recogniser_trains_and_judges_on_another_device_as_on_the_cpu(name: str) -> None:
+    here = judged(name, name == "tcn", "cpu")
+    with other_device() as device:
+        there = judged(name, name == "tcn", device)
+    for a, b in zip(here, there, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def test_tensors_of_two_devices_do_not_mix() -> None:

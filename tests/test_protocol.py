@@ -134,9 +134,9 @@ def trained_on(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     calls: list[tuple] = []
     original = protocol.train_recogniser
 
-    def spy(real, info, names, config, seed, fake=None, adjusted=False):
+    def spy(real, info, names, config, seed, fake=None, adjusted=False, device="cpu"):
         calls.append((real, config, seed, fake, adjusted))
-        return original(real, info, names, config, seed, fake, adjusted)
+        return original(real, info, names, config, seed, fake, adjusted, device)
 
     monkeypatch.setattr(protocol, "train_recogniser", spy)
     return calls

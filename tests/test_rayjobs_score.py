@@ -363,6 +363,16 @@ def test_a_recogniser_that_the_recipe_lacks_has_its_own_plan() -> None:
         score.with_scores(recipe, "lstm", 0)
 
 
+def test_as_many_workers_as_cores_and_gpus_take() -> None:
+    big = Connection(address="10.0.0.1:6379", cpus=16.0, gpus=2.0, started=False)
+    assert score.pool_size(big, 100) == 16 and score.pool_size(big, 5) == 5
+    assert score.pool_size(big, 100, 0, 0.25) == 8 and score.pool_size(big, 100, 0, 0.05) == 16
+    with pytest.raises(InputError, match="use at most 4 workers"):
+        score.pool_size(big, 100, 5, 0.5)
+    with pytest.raises(InputError, match="set the GPUs per worker to 0"):
+        score.pool_size(replace(big, gpus=0.0), 100, 0, 0.5)
+
+
 class DyingScorer(score.Scorer):
     """A scorer whose process dies in the first `deaths` calls, as when memory runs out; then it does its work."""
 

@@ -12,7 +12,7 @@ from motionsynth import recognition
 from motionsynth.augment import NONE
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet, canonical, rotate_y
-from motionsynth.recognisers import RecogniserInfo, build_recogniser
+from motionsynth.recognisers import RECOGNISERS, RecogniserInfo, build_recogniser
 from motionsynth.recognition import (
     STORED_FRAMES,
     ClipTensors,
@@ -81,6 +81,19 @@ def test_learns_the_tiny_set(precision: str, tiny_set: MotionSet) -> None:
     assert (probabilities.argmax(1) == tiny_set.labels).mean() > 0.9
     assert features.shape[0] == 24
     np.testing.assert_allclose(predict(model, to_tensors(tiny_set, 1))[0], probabilities, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+@pytest.mark.parametrize("name", RECOGNISERS)
+def test_a_gpu_learns_and_tells_the_same(name: str, tiny_set: MotionSet) -> None:
+    clips, info = to_tensors(tiny_set, 1), info_of(tiny_set)
+    config = RecogniserTraining(recogniser=name, steps=120, batch=24, learning_rate=1e-3, mixup=0.2)
+    made = clips.select(np.arange(12))
+    model = train_recogniser(clips, info, tiny_set.class_names, config, 0, made, device="cuda")
+    assert {p.device.type for p in model.parameters()} == {"cuda"}
+    there, features = predict(model, clips)
+    assert (there.argmax(1) == tiny_set.labels).mean() > 0.9 and features.dtype == np.float32
+    np.testing.assert_allclose(predict(model.cpu(), clips)[0], there, atol=2e-3)
 
 
 def test_average_0_evaluates_the_last_weights(tiny_set: MotionSet) -> None:
