@@ -52,11 +52,11 @@ def test_a_generator_trains_and_samples_on_another_device_as_on_the_cpu(name: st
 
 
 def judged(name: str, adjusted: bool, device: torch.device | str) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and features of clips by a recogniser that three steps of real and synthetic ones trained."""
+    """Probabilities and features of clips by a recogniser that one step on real and synthetic ones trained."""
     motions = make_pair_set()
     clips = to_tensors(motions, 2)
     info = RecogniserInfo(skeleton=motions.skeleton, num_classes=motions.num_classes, num_persons=2)
-    config = RecogniserTraining(recogniser=name, steps=3, batch=6, mixup=0.2)
+    config = RecogniserTraining(recogniser=name, steps=1, batch=4, mixup=0.2)
     made = clips.select(np.arange(4))
     model = train_recogniser(clips, info, motions.class_names, config, 0, made, adjusted, str(device))
     assert {p.device for p in model.parameters()} == {torch.device(device)}
