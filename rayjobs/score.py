@@ -291,9 +291,12 @@ def score(
     prefix = experiment.scores_prefix(dataset)
     tasks = plan_tasks(storage, dataset, run, recipe, only, refined)
     todo = missing(storage, dataset, tasks)
+    if todo:
+        workers = pool_size(connect(), len(todo), workers, gpus_per_worker)
+    # Not before: what is refused for want of room reads nothing.
     readings = _count_reading(storage, dataset, recipe, bool(todo))
     if todo:
-        train_tasks(storage, dataset, run, todo, connect(), workers, gpus_per_worker)
+        train_tasks(storage, dataset, run, todo, workers, gpus_per_worker)
     records = stored_records(storage, dataset, tasks)
     quality = [
         {"generator": t.generator, **json.loads(storage.read(f"{prefix}/{t.id}.json"))}
@@ -410,27 +413,23 @@ def pool_size(connection: Connection, tasks: int, workers: int = 0, gpus_per_wor
 
 
 def train_tasks(
-    storage: Storage, dataset: str, run: str, todo: Sequence[Task], connection: Connection, workers: int = 0,
-    gpus_per_worker: float = 0.0,
-) -> None:  # fmt: skip
-    """Train and judge recognisers, and store a record of each.
+    storage: Storage, dataset: str, run: str, todo: Sequence[Task], workers: int, gpus_per_worker: float = 0.0
+) -> None:
+    """Train and judge recognisers on the Ray that is connected, and store a record of each.
 
     Args:
         storage, dataset: Where.
         run: Whose `status` tells of it.
         todo: At least one.
-        connection: A Ray.
-        workers: Processes (0: one per core, or as many as the GPUs take).
+        workers: Processes, as `pool_size` says.
         gpus_per_worker: GPUs of each; 0 trains on CPUs.
 
     Raises:
-        InputError: the workers do not fit.
         JobError: some recognisers failed; the others' records are kept.
     """
     import ray
     from ray.exceptions import RayActorError
 
-    workers = pool_size(connection, len(todo), workers, gpus_per_worker)
     actor = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_restarts=-1, max_task_retries=MAX_RETRIES)(
         Scorer
     )

@@ -87,6 +87,17 @@ def test_missing_clips_are_one_sentence(storage: Storage) -> None:
     assert not storage.exists("data/tiny-test-readings.json")
 
 
+def test_what_has_no_room_reads_nothing(storage: Storage) -> None:
+    small = Connection(address="local", cpus=1.0, gpus=0.0, started=False)
+    for more, says in (
+        ({"gpus_per_worker": 0.5}, "but Ray has 0"),
+        ({"workers": 2}, "use at most 1 workers"),
+    ):
+        with pytest.raises(InputError, match=says):
+            score.score(storage, "tiny", "r", recipe_of(), lambda: small, only=("strong",), **more)
+    assert not storage.exists("data/tiny-test-readings.json")
+
+
 def test_tasks_are_planned_once(storage: Storage) -> None:
     recipe = recipe_of(draws=3)
     synthesise(storage, recipe)
@@ -428,11 +439,11 @@ def test_a_worker_that_ray_gives_up_is_replaced_a_few_times(
     monkeypatch.setattr(score.experiment, "scores_prefix", lambda dataset: str(tmp_path))
     monkeypatch.setattr(score, "MAX_LOST", 1)
     if kind is DyingScorer:
-        score.train_tasks(storage, "tiny", "r", tasks, join(), 1)
+        score.train_tasks(storage, "tiny", "r", tasks, 1)
         assert sorted(p.name for p in tmp_path.glob("t*")) == ["t0", "t1", "t2"]
     else:
         with pytest.raises(JobError, match="3 of 3 recognisers failed"):
-            score.train_tasks(storage, "tiny", "r", tasks, join(), 1)
+            score.train_tasks(storage, "tiny", "r", tasks, 1)
 
 
 def test_a_node_may_be_lost_with_all_its_workers(
@@ -442,5 +453,5 @@ def test_a_node_may_be_lost_with_all_its_workers(
     monkeypatch.setattr(score.experiment, "scores_prefix", lambda dataset: str(tmp_path))
     monkeypatch.setattr(score, "MAX_RETRIES", 0)
     monkeypatch.setattr(score, "MAX_LOST", 1)
-    score.train_tasks(storage, "tiny", "r", three_tasks(), join(), 3)
+    score.train_tasks(storage, "tiny", "r", three_tasks(), 3)
     assert sorted(p.name for p in tmp_path.glob("t*")) == ["t0", "t1", "t2"]

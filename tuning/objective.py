@@ -152,7 +152,8 @@ def confirm(
         for pair in _tasks(job, recipe, reached["clips"], first)
     ]
     if todo := score.missing(job.storage, job.dataset, tasks):
-        score.train_tasks(job.storage, job.dataset, STRONG, todo, connect())
+        workers = score.pool_size(connect(), len(todo))
+        score.train_tasks(job.storage, job.dataset, STRONG, todo, workers)
     return [
         _judge(job, recipe, reached["clips"], reached["fraction"], reached["steps"], 0.0, from_seed=first)
         for recipe, (_, reached) in zip(recipes, trials, strict=True)
