@@ -7,6 +7,7 @@ import json
 import math
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -89,12 +90,11 @@ def test_missing_clips_are_one_sentence(storage: Storage) -> None:
 
 def test_what_has_no_room_reads_nothing(storage: Storage) -> None:
     small = Connection(address="local", cpus=1.0, gpus=0.0, started=False)
-    for more, says in (
-        ({"gpus_per_worker": 0.5}, "but Ray has 0"),
-        ({"workers": 2}, "use at most 1 workers"),
-    ):
-        with pytest.raises(InputError, match=says):
-            score.score(storage, "tiny", "r", recipe_of(), lambda: small, only=("strong",), **more)
+    asked = partial(score.score, storage, "tiny", "r", recipe_of(), lambda: small, only=("strong",))
+    with pytest.raises(InputError, match="but Ray has 0"):
+        asked(gpus_per_worker=0.5)
+    with pytest.raises(InputError, match="use at most 1 workers"):
+        asked(workers=2)
     assert not storage.exists("data/tiny-test-readings.json")
 
 
