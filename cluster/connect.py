@@ -216,6 +216,35 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def room(connection: Connection, cpus_each: float = 1.0, gpus_each: float = 0.0) -> int:
+    """Processes that fit side by side; 0 where not even one does.
+
+    A private Ray has a few logical CPUs more than the machine has cores, for what waits; what computes on CPUs gets
+    one core each.
+
+    Args:
+        connection: To what.
+        cpus_each, gpus_each: What each process holds.
+
+    Raises:
+        InputError: no process can hold so much of a GPU.
+    """
+    _check_gpus(gpus_each)
+    cpus, fits = connection.cpus, float("inf")
+    if gpus_each:
+        fits = connection.gpus / gpus_each
+    elif connection.address == "local":
+        cpus = min(cores(), cpus)
+    return int(min(fits, cpus / cpus_each) + 1e-9)
+
+
+def _check_gpus(each: float) -> None:
+    if not (0 <= each <= 1 or (each > 1 and each % 1 == 0)):
+        raise InputError(
+            f"The GPUs per worker are {each:g}; allowed: 0 for CPUs only, a share of one up to 1, or a whole number."
+        )
+
+
 def plan_resources(
     *,
     actors: int,
@@ -242,10 +271,12 @@ def plan_resources(
         The sum, as a sentence for the log.
 
     Raises:
-        InputError: it does not fit; the message holds the arithmetic and what would fit.
+        InputError: it does not fit, and the message holds the arithmetic and what would fit; or no process can hold so
+            much of a GPU.
     """
     if actors < 1:
         raise InputError(f"The number of workers is {actors}; it must be at least 1.")
+    _check_gpus(gpus_per_actor)
     need = actors * cpus_per_actor + tasks * cpus_per_task
     arithmetic = (
         f"{actors} workers x {cpus_per_actor:g} CPU + {tasks} tasks x {cpus_per_task:g} CPU = {need:g} CPUs"

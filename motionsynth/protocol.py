@@ -319,6 +319,8 @@ def record_id(
 ) -> str:
     """Name of a record: a hash of everything that decides it, so that nothing is computed twice.
 
+    Not of the device, which changes the last places of sums and is told by the record itself.
+
     Args:
         tensors_digest: `bed_digest` of the arm.
         arm: Arm.

@@ -256,7 +256,7 @@ def train_recogniser(
     have_fake = np.array([len(f) > 0 for f in fake_at])
     have_real = np.array([len(r) > 0 for r in real_at])
     shares, log_prior = _priors(real_at, fake_at, usable) if adjusted else (None, torch.zeros(k))
-    log_prior = log_prior.to(device)
+    log_prior, kind = log_prior.to(device), torch.device(device).type
     model.train()
     for step in range(config.steps):
         classes = draw.choice(usable, config.batch, p=shares)
@@ -273,7 +273,7 @@ def train_recogniser(
         fakes = int(want_fake.sum())
         blend = blended(x, y, fakes, config.mixup, draw)
         weights = clip_weights(config, step, fakes).to(device)
-        with autocast(config.precision, log_prior.device.type):
+        with autocast(config.precision, kind):
             features = model.features((x if blend is None else blend.x).to(device))
             losses = model.losses(features, y.to(device), config.label_smoothing, log_prior)
             if blend is not None:

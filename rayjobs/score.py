@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cluster.connect import Connection, cores, plan_resources
+from cluster.connect import Connection, plan_resources, room
 from motionsynth.beds import Bed, BedSpec
 from motionsynth.errors import InputError, with_fields
 from motionsynth.plans import score_plan
@@ -76,7 +76,8 @@ class Options(experiment.Options):
             sets (default: all).
         refined: Judge the refined clips, too (see `rayjobs.refine`), beside the unrefined ones.
         workers: Processes (default: one per core, or as many as the GPUs take).
-        gpus_per_worker: 0 trains on CPUs; a fraction shares a GPU, which small networks leave idle most of the time.
+        gpus_per_worker: 0 trains on CPUs; a fraction shares a GPU. What `quality` measures is trained on CPUs in any
+            case.
     """
 
     recogniser: str = ""
@@ -399,10 +400,7 @@ def pool_size(connection: Connection, tasks: int, workers: int = 0, gpus_per_wor
     Raises:
         InputError: they are more than Ray has room for.
     """
-    room = min(cores(), int(connection.cpus)) if connection.address == "local" else int(connection.cpus)
-    if gpus_per_worker:
-        room = min(room, int(connection.gpus / gpus_per_worker))
-    workers = min(workers or max(room, 1), tasks)
+    workers = min(workers or max(room(connection, gpus_each=gpus_per_worker), 1), tasks)
     logger.info(
         plan_resources(
             actors=workers, cpus_per_actor=1, gpus_per_actor=gpus_per_worker, tasks=0, cpus=connection.cpus,
@@ -430,9 +428,8 @@ def train_tasks(
     import ray
     from ray.exceptions import RayActorError
 
-    actor = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_restarts=-1, max_task_retries=MAX_RETRIES)(
-        Scorer
-    )
+    holds: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus_per_worker or None}
+    actor = ray.remote(**holds, max_restarts=-1, max_task_retries=MAX_RETRIES)(Scorer)
     prefix = experiment.scores_prefix(dataset)
     new = partial(actor.remote, storage, dataset, prefix, gpus_per_worker > 0)
     pool: list[Any] = [new() for _ in range(workers)]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.connect import Connection, cores, plan_resources
+from cluster.connect import Connection, plan_resources, room
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet
 from motionsynth.skeleton import Skeleton
@@ -93,15 +93,8 @@ class Pool:
     def size(self, shards: int) -> int:
         """Number of actors, at most one per shard."""
         have = self.connection
-        if self.actors is not None:
-            size = self.actors
-        else:
-            # A local Ray has more logical CPUs than cores.
-            cpus = min(cores(), have.cpus) if have.address == "local" else have.cpus
-            size = cpus / self.cpus_per_actor
-            if self.gpus_per_actor:
-                size = min(have.gpus / self.gpus_per_actor, have.cpus / self.cpus_per_actor)
-            size = max(1, int(size + 1e-9))
+        most = max(1, room(have, self.cpus_per_actor, self.gpus_per_actor))
+        size = most if self.actors is None else self.actors
         # No source task: the rows wait in the object store, so only the actors hold CPUs.
         logger.info(
             plan_resources(

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cluster.connect import Connection, cores, plan_resources
+from cluster.connect import Connection, plan_resources, room
 from motionsynth.beds import BedSpec
 from motionsynth.errors import InputError
 from motionsynth.recipes import Recipe, with_clips_seen
@@ -186,10 +186,7 @@ def _refuse_other_settings(
 
 def trainings_at_once(connection: Connection, trainings: int, workers: int, gpus_per_worker: float) -> int:
     """Trainings that run side by side; checked against what Ray has."""
-    room = min(cores(), int(connection.cpus)) if connection.address == "local" else int(connection.cpus)
-    if gpus_per_worker:
-        room = int(connection.gpus / gpus_per_worker)
-    at_once = max(1, min(trainings, room // max(workers, 1)))
+    at_once = max(1, min(trainings, room(connection, gpus_each=gpus_per_worker) // max(workers, 1)))
     # Train's controllers and drivers, and the actor that counts steps, hold no CPU.
     logger.info(
         plan_resources(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.connect import connect, plan_resources
+from cluster.connect import Connection, connect, cores, plan_resources, room
 from motionsynth.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,6 +95,27 @@ def test_the_arithmetic_is_shown() -> None:
     )
 
 
+def test_room_is_what_cpus_and_gpus_allow() -> None:
+    far = Connection(address="10.0.0.1:6379", cpus=16.0, gpus=2.0, started=False)
+    near = replace(far, address="local", cpus=float(cores() + 2))
+    assert room(far) == 16 and room(near) == cores()
+    assert room(far, 4.0) == 4 and room(far, 0.5) == 32
+    assert room(far, 1.0, 0.25) == 8 and room(far, 1.0, 0.01) == 16 and room(far, 1.0, 2.0) == 1
+    assert room(replace(far, gpus=1.0, cpus=99.0), 1.0, 1 / 49) == 49
+    assert room(replace(far, gpus=0.0), 1.0, 0.5) == 0
+    # On a private Ray what computes on a GPU may have the CPUs beyond the cores, too.
+    assert room(near, 1.0, 0.01) == cores() + 2
+
+
+@pytest.mark.parametrize("share", [-0.5, 1.5, float("nan"), float("inf")])
+def test_a_share_of_a_gpu_that_nobody_can_hold_is_one_sentence(share: float) -> None:
+    one = Connection(address="10.0.0.1:6379", cpus=16.0, gpus=4.0, started=False)
+    with pytest.raises(InputError, match=f"The GPUs per worker are {share:g}; allowed: 0 "):
+        room(one, 1.0, share)
+    with pytest.raises(InputError, match="a share of one up to 1, or a whole number"):
+        plan_resources(actors=1, cpus_per_actor=1, gpus_per_actor=share, cpus=4, gpus=4)
+
+
 def test_gpus_are_counted_too() -> None:
     assert plan_resources(actors=2, cpus_per_actor=1, gpus_per_actor=0.5, cpus=4, gpus=1)
     with pytest.raises(InputError, match="use at most 1 workers"):
@@ -131,7 +153,7 @@ def test_the_advice_fits_and_is_the_most_that_fits(
 
 GROWS = """
 import subprocess, sys, ray
-from cluster.connect import connect, plan_resources
+from cluster.connect import Connection, connect, cores, plan_resources, room
 ray.init(address="local", num_cpus=1, num_gpus=0, include_dashboard=False, object_store_memory=100 << 20)
 for cpus, gpus in ((None, None), (8, 4)):
     joined = connect("auto", num_cpus=cpus, num_gpus=gpus)

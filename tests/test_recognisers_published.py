@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -28,6 +30,19 @@ def test_cnn_lstm(width: int, size: float, channels: int) -> None:
         assert model.sequence(torch.randn(1, 100, 25, 3)).shape == (1, 13, channels)
     plain = CNNLSTM(ntu(classes=7), width=width, batch_norm=False)
     assert millions(model) - millions(plain) == pytest.approx(2 * 15 * width / 1e6)
+
+
+def test_cnn_lstm_convolves_as_where_frames_are_the_first_direction() -> None:
+    torch.manual_seed(0)
+    model = CNNLSTM(ntu(classes=7), width=8).eval()
+    turned = copy.deepcopy(model.convolutions)
+    for layer in turned:
+        if isinstance(layer, torch.nn.Conv3d):
+            layer.weight.data = layer.weight.data.permute(0, 1, 4, 2, 3)
+    x_BTVC = torch.randn(2, 30, 25, 3)
+    with torch.no_grad():
+        expected = turned(x_BTVC[:, None]).permute(0, 2, 1, 3, 4).flatten(2)
+        torch.testing.assert_close(model.sequence(x_BTVC), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_skeleton_cnn() -> None:

@@ -26,6 +26,7 @@ from motionsynth.recognition import (
 from tests.tiny_pairs import make_pair_set
 
 QUICK = RecogniserTraining(steps=6, batch=8)
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
 
 
 def info_of(motions: MotionSet) -> RecogniserInfo:
@@ -34,9 +35,12 @@ def info_of(motions: MotionSet) -> RecogniserInfo:
     )
 
 
-def train(motions: MotionSet, config: RecogniserTraining = QUICK, seed: int = 0, synthetic=None):
+def train(
+    motions: MotionSet, config: RecogniserTraining = QUICK, seed: int = 0, synthetic=None, device: str = "cpu"
+):
     clips = to_tensors(motions, motions.num_persons)
-    return train_recogniser(clips, info_of(motions), motions.class_names, config, seed, synthetic)
+    names = motions.class_names
+    return train_recogniser(clips, info_of(motions), names, config, seed, synthetic, device=device)
 
 
 def test_clips_become_canonical_and_padded(tiny_set: MotionSet) -> None:
@@ -72,9 +76,10 @@ def test_same_seed_same_weights(tiny_set: MotionSet) -> None:
     assert not train(tiny_set).training
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
 @pytest.mark.parametrize("precision", recognition.PRECISIONS)
-def test_learns_the_tiny_set(precision: str, tiny_set: MotionSet) -> None:
-    model = train(tiny_set, RecogniserTraining(steps=60, batch=24, precision=precision))
+def test_learns_the_tiny_set(precision: str, device: str, tiny_set: MotionSet) -> None:
+    model = train(tiny_set, RecogniserTraining(steps=60, batch=24, precision=precision), device=device)
     assert all(p.dtype == torch.float32 for p in model.parameters())
     probabilities, features = predict(model, to_tensors(tiny_set, 1), batch=7)
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
@@ -83,17 +88,15 @@ def test_learns_the_tiny_set(precision: str, tiny_set: MotionSet) -> None:
     np.testing.assert_allclose(predict(model, to_tensors(tiny_set, 1))[0], probabilities, atol=1e-5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+@NEEDS_GPU
 @pytest.mark.parametrize("name", RECOGNISERS)
-def test_a_gpu_learns_and_tells_the_same(name: str, tiny_set: MotionSet) -> None:
-    clips, info = to_tensors(tiny_set, 1), info_of(tiny_set)
-    config = RecogniserTraining(recogniser=name, steps=120, batch=24, learning_rate=1e-3, mixup=0.2)
-    made = clips.select(np.arange(12))
-    model = train_recogniser(clips, info, tiny_set.class_names, config, 0, made, device="cuda")
+def test_a_gpu_tells_what_the_cpu_does(name: str, tiny_set: MotionSet) -> None:
+    clips = to_tensors(tiny_set, 1)
+    config = replace(QUICK, recogniser=name, mixup=0.2)
+    model = train(tiny_set, config, synthetic=clips.select(np.arange(12)), device="cuda")
     assert {p.device.type for p in model.parameters()} == {"cuda"}
-    there, features = predict(model, clips)
-    assert (there.argmax(1) == tiny_set.labels).mean() > 0.9 and features.dtype == np.float32
-    np.testing.assert_allclose(predict(model.cpu(), clips)[0], there, atol=2e-3)
+    there, _ = predict(model, clips)
+    np.testing.assert_allclose(predict(model.cpu(), clips)[0], there, atol=1e-2)
 
 
 def test_average_0_evaluates_the_last_weights(tiny_set: MotionSet) -> None:

@@ -21,7 +21,7 @@ class CNNLSTM(Recogniser):
 
     `width` is the channels of the first of the four layers; the paper tries 64 and 32 and calls 32 better. Published
     with 100 frames; 64 of the whole clip here. The convolutions see frames as the last of the three directions, and
-    their channels lie last: where one or three coordinates come last, a CPU's way back takes four times as long.
+    their channels lie last: the same function, and a CPU's backward pass is slow where one to three coordinates do.
     """
 
     frames = 64
