@@ -31,7 +31,8 @@ from motionsynth.generators.skel_diffusion import SkelDiffusion
 from motionsynth.losses import weighted_sum
 from motionsynth.motion import MotionSet
 from motionsynth.precision import autocast
-from motionsynth.training import Trainer, TrainingConfig
+from motionsynth.training import Trainer
+from motionsynth.training_config import TrainingConfig
 
 WAYS = ("float32", "bfloat16", "bfloat16 compiled")
 

@@ -37,7 +37,8 @@ from motionsynth.generators import build_generator, fit_context, load_generator
 from motionsynth.generators.base import Generator
 from motionsynth.motion import MotionSet
 from motionsynth.recipes import motion_gan
-from motionsynth.training import Sampler, TrainingConfig
+from motionsynth.training import Sampler
+from motionsynth.training_config import TrainingConfig
 from rayjobs.generate import Wanted, generate, request_for
 from rayjobs.shard_pool import header_of
 from storage import Storage

@@ -32,7 +32,8 @@ from motionsynth.generators.kinetic_gan import (
     KineticGANConfig,
     PublishedKineticGANConfig,
 )
-from motionsynth.training import Sampler, TrainingConfig
+from motionsynth.training import Sampler
+from motionsynth.training_config import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

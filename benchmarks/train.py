@@ -25,14 +25,17 @@ from torch import Tensor
 
 from benchmarks.motions import bundled_sample, random_bodies
 from benchmarks.report import machine, measured, median, table
-from motionsynth.augment import AugmentConfig, augment, whole
+from motionsynth.augment import augment, whole
+from motionsynth.augment_config import AugmentConfig
 from motionsynth.errors import InputError
 from motionsynth.generators import GENERATORS, SampleRequest, build_config, build_generator, fit_context
 from motionsynth.motion import MotionSet, mirrored_labels
 from motionsynth.precision import autocast
 from motionsynth.recognisers import RECOGNISERS, RecogniserInfo, build_recogniser
-from motionsynth.recognition import RecogniserTraining, to_tensors
-from motionsynth.training import Trainer, TrainingConfig
+from motionsynth.recognition import to_tensors
+from motionsynth.recognition_config import RecogniserTraining
+from motionsynth.training import Trainer
+from motionsynth.training_config import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

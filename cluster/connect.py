@@ -31,6 +31,9 @@ SPARE_CPUS = 2
 """Logical CPUs that a local Ray has beyond the cores: a driver task or a Ray Data source mostly sleeps, but
 where actors hold every CPU it is never scheduled and the job hangs silently (ray#44687)."""
 
+NO_PREEMPTION = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+"""Nobody takes this machine away with a warning, and Ray Train's watcher for it is a process more for each training."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Connection:
@@ -137,7 +140,9 @@ def _start(num_cpus: int, env_vars: Mapping[str, str]) -> None:
         "logging_level": logging.ERROR,
         # What workers print stays in Ray's log files: jobs print their own progress, and errors come as exceptions.
         "log_to_driver": False,
-        "runtime_env": {"env_vars": {**_worker_env(), "PYTHONPATH": _python_path(), **env_vars}},
+        "runtime_env": {
+            "env_vars": {**_worker_env(), **NO_PREEMPTION, "PYTHONPATH": _python_path(), **env_vars}
+        },
     }
     try:
         _init(**options)
@@ -204,15 +209,25 @@ def _job_runtime_env() -> dict:
         return {}
 
 
-def _quiet() -> None:
-    """Ray Data's own progress log off: jobs print one line of theirs, with clips/s and the time left."""
+def ray_data() -> Any:
+    """`ray.data` with its own progress log off: jobs print one line of theirs, with clips/s and the time left.
+
+    Imported by those who use it: it takes a second.
+    """
     import ray.data
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # After the import, which sets levels of its own.
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
-    for name in ("ray.data", "ray.train", "ray.tune"):
+    return ray.data
+
+
+def _quiet() -> None:
+    """What Ray's libraries tell as they go is left out; see `ray_data`, too."""
+    for name in ("ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from motionsynth.arms import BedTensors
 from motionsynth.errors import InputError
 from motionsynth.motion import MotionSet
 from motionsynth.perception import Answer
-from motionsynth.protocol import BedTensors
-from motionsynth.recognition import ClipTensors, RecogniserTraining, predict, to_tensors, train_recogniser
+from motionsynth.recognition import ClipTensors, predict, to_tensors, train_recogniser
+from motionsynth.recognition_config import RecogniserTraining
 
 
 def machine_answers(

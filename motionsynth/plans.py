@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from motionsynth.augment import NONE
+from motionsynth.augment_config import NONE
 from motionsynth.errors import InputError
 from motionsynth.recognisers import RECOGNISERS
-from motionsynth.recognition import RecogniserTraining
+from motionsynth.recognition_config import RecogniserTraining
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

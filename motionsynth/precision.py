@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -21,12 +23,16 @@ def autocast(precision: str, device: str) -> torch.autocast:
         precision: One of `PRECISIONS`; "bfloat16" is float32 all the same on a CPU that would emulate it.
         device: Type of the device: "cpu" or "cuda".
     """
+    import torch
+
     mixed = precision == "bfloat16" and not (device == "cpu" and _emulated())
     return torch.autocast(device, torch.bfloat16, enabled=mixed)
 
 
 @cache
 def _emulated() -> bool:
+    import torch
+
     capability = torch.backends.cpu.get_cpu_capability()
     if capability not in EMULATED:
         return False

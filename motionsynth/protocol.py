@@ -1,42 +1,22 @@
 """What counts as a gain: the arms, one trained recogniser's record, and the table over draws and seeds.
 
-Every arm of a draw trains the same recogniser for the same number of steps from the same seed; only the clips
-differ, and in the adjusted arms how classes are drawn and weighed. A gain is claimed over the *strong* real arm, and
-only when its paired interval excludes zero.
+Training and judging one is in `motionsynth.arms`. Every arm of a draw trains the same recogniser for the same number
+of steps from the same seed; only the clips differ, and in the adjusted arms how classes are drawn and weighed. A gain
+is claimed over the *strong* real arm, and only when its paired interval excludes zero.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-import torch
 
-from motionsynth.augment import NONE, augment
 from motionsynth.beds import Bed
-from motionsynth.errors import InputError
-from motionsynth.metrics_gain import (
-    Interval,
-    average_precision,
-    gap_closed,
-    improvement,
-    paired_interval,
-)
-from motionsynth.motion import MotionSet, mirrored_labels
-from motionsynth.recognisers import Recogniser, RecogniserInfo
-from motionsynth.recognition import (
-    OF_SYNTHETIC,
-    ClipTensors,
-    RecogniserTraining,
-    predict,
-    to_tensors,
-    train_recogniser,
-)
-from motionsynth.rivals import calibrated_features, interpolate_clips, lend_differences, refit_head
+from motionsynth.metrics_gain import Interval, gap_closed, improvement, paired_interval
+from motionsynth.recognition_config import OF_SYNTHETIC, RecogniserTraining
 
 PROTOCOL_VERSION = 1
 """Raised whenever two scores of different versions must not be compared."""
@@ -50,8 +30,6 @@ MADE_ARMS = ("interpolation", "difference", "feature")
 RIVAL_ARMS = (ADJUSTED, *MADE_ARMS)
 HYBRID = "hybrid"
 """The arm that adds a hybrid dataset's own synthetic clips; its `strong` arm has the real ones alone."""
-FEATURE_TAIL = 0.3
-"""Share of the steps in which the `feature` arm refits the head, so that its recogniser takes as many as the others."""
 TSTR = "tstr:"
 """Prefix of the arm that trains on a generator's synthetic clips alone (train on synthetic, test on real)."""
 REFINED = "refined:"
@@ -96,7 +74,7 @@ class ScoreRecord:
     def rare_ap(self) -> float:
         """Mean average precision of the rare classes (all where none is), in [0, 1]; NaN where unknown."""
         known = np.array(self.average_precisions)
-        return _mean(known[list(self.rare)] if self.rare and len(known) else known)
+        return mean_of_shown(known[list(self.rare)] if self.rare and len(known) else known)
 
     @property
     def readiness(self) -> float:
@@ -120,31 +98,6 @@ class ScoreRecord:
             "confusion": tuple(tuple(int(n) for n in row) for row in d["confusion"]),
         }
         return ScoreRecord(**{**d, **{k: number(d[k]) for k in ("top1", "macro", "rare_recall")}, **read})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class BedTensors:
-    """A bed as recognisers see it, converted once and shared by all of its arms."""
-
-    bed: Bed
-    train: ClipTensors
-    full: ClipTensors
-    evaluate: ClipTensors
-    info: RecogniserInfo
-
-    @staticmethod
-    def of(bed: Bed) -> BedTensors:
-        """Convert every clip of a bed."""
-        persons = max(bed.full.num_persons, bed.evaluate.num_persons)
-        info = RecogniserInfo(
-            skeleton=bed.train.skeleton, num_classes=bed.train.num_classes, num_persons=persons
-        )
-        full = to_tensors(bed.full, persons)
-        at = {m.sample_id: i for i, m in enumerate(bed.full.motions)}
-        train = full.select(np.array([at[m.sample_id] for m in bed.train.motions]))
-        return BedTensors(
-            bed=bed, train=train, full=full, evaluate=to_tensors(bed.evaluate, persons), info=info
-        )
 
 
 def arms_of(generators: Sequence[str], scarcity: str, rivals: Sequence[str] = RIVAL_ARMS) -> tuple[str, ...]:
@@ -174,139 +127,10 @@ def generator_of(arm: str) -> str:
     return arm.removeprefix(TSTR).removeprefix(f"{ADJUSTED}:")
 
 
-def score_arm(
-    tensors: BedTensors,
-    arm: str,
-    training: RecogniserTraining,
-    seed: int,
-    synthetic: MotionSet | None = None,
-    per_class: int = 120,
-    device: str = "cpu",
-) -> ScoreRecord:
-    """Train the recogniser of one arm and judge it on the bed's held-out clips.
-
-    Args:
-        tensors: The bed.
-        arm: `weak`, `strong`, `ceiling`, `adjusted`, `interpolation`, `difference`, `feature`, a generator's name, or
-            `tstr:` or `adjusted:` and a name. `refined:` before a generator's name stands for its refined clips.
-        training: The same for all arms.
-        seed: Decides weights, batches and augmentation.
-        synthetic: The generator's clips, for the arms that use them; those that a filter refused are left out.
-        per_class: Clips per rare class that the rivals make.
-        device: Where the recogniser computes: "cpu" or "cuda".
-
-    Raises:
-        InputError: an arm needs synthetic clips and got none that is accepted, or clips that are not synthetic.
-    """
-    began = time.perf_counter()
-    bed, info = tensors.bed, tensors.info
-    real, fake = tensors.train, None
-    wants_fake = arm not in (*REAL_ARMS, *RIVAL_ARMS)
-    if wants_fake:
-        if synthetic is None or not len(synthetic):
-            raise InputError(f"Arm '{arm}' needs synthetic clips and there are none; generate them first.")
-        synthetic, given = synthetic.accepted(), len(synthetic)
-        if not len(synthetic):
-            raise InputError(
-                f"Arm '{arm}' has no synthetic clip left: all {given} were refused; generate more, or refine less "
-                "strictly."
-            )
-        if any(m.source != "synthetic" for m in synthetic.motions):
-            raise InputError(
-                f"Arm '{arm}' was given real clips as synthetic ones; pass what `generate` wrote."
-            )
-        fake = to_tensors(synthetic, info.num_persons)
-    elif arm in ("interpolation", "difference"):
-        counts = dict.fromkeys(bed.rare, per_class)
-        if arm == "interpolation":
-            made = interpolate_clips(bed.train, counts, seed)
-        else:
-            made = lend_differences(bed.train, bed.rare, counts, seed)
-        fake = to_tensors(replace(bed.train, motions=tuple(made)), info.num_persons)
-    if arm == "weak":
-        training = replace(training, augment=NONE)
-    elif arm == "ceiling":
-        real = tensors.full
-    elif arm.startswith(TSTR) and fake is not None:
-        real, fake = fake, None
-    head_steps = round(training.steps * FEATURE_TAIL) if arm == "feature" else 0
-    names = bed.train.class_names
-    trained = replace(training, steps=training.steps - head_steps) if head_steps else training
-    model = train_recogniser(real, info, names, trained, seed, fake, is_adjusted(arm), device)
-    made_features = 0
-    if head_steps:
-        made_features = _augment_features(model, tensors, training, seed, head_steps, per_class)
-    probabilities, _ = predict(model, tensors.evaluate)
-    confusion = np.zeros((info.num_classes, info.num_classes), int)
-    truth = tensors.evaluate.y.numpy()
-    np.add.at(confusion, (truth, probabilities.argmax(1)), 1)
-    size = confusion.sum(1)
-    recalls = np.where(size > 0, confusion.diagonal() / np.maximum(size, 1), np.nan)
-    rare = bed.rare or tuple(range(info.num_classes))
-    return ScoreRecord(
-        protocol=PROTOCOL_VERSION,
-        dataset=bed.train.dataset,
-        bed=bed.spec.key,
-        draw=bed.spec.draw,
-        split=bed.spec.split,
-        arm=arm,
-        recogniser=training.recogniser,
-        seed=seed,
-        top1=float(confusion.trace() / confusion.sum()),
-        macro=_mean(recalls),
-        rare_recall=_mean(recalls[list(rare)]),
-        recalls=tuple(float(r) for r in recalls),
-        rare=tuple(bed.rare),
-        confusion=tuple(tuple(int(n) for n in row) for row in confusion),
-        real_clips=0 if arm.startswith(TSTR) else len(real.y),
-        synthetic_clips=len(fake.y)
-        if fake is not None
-        else made_features or (len(real.y) if arm.startswith(TSTR) else 0),
-        steps=training.steps,
-        seconds=time.perf_counter() - began,
-        as_published=bed.as_published,
-        average_precisions=tuple(
-            average_precision(probabilities[:, c], truth == c) for c in range(info.num_classes)
-        ),
-        device=torch.cuda.get_device_name() if device == "cuda" else device,
-    )
-
-
-def _mean(recalls: np.ndarray) -> float:
+def mean_of_shown(recalls: np.ndarray) -> float:
     """Over the classes that held-out clips show; NaN if they show none."""
     shown = recalls[~np.isnan(recalls)]
     return float(shown.mean()) if len(shown) else float("nan")
-
-
-def _augment_features(
-    model: Recogniser,
-    tensors: BedTensors,
-    training: RecogniserTraining,
-    seed: int,
-    steps: int,
-    per_class: int,
-) -> int:
-    """Refit the head on features of augmented real clips and calibrated features of rare classes."""
-    rng = torch.Generator().manual_seed(seed)
-    permutation = torch.from_numpy(tensors.info.skeleton.mirror_permutation)
-    twin = torch.from_numpy(mirrored_labels(tensors.bed.train.class_names))
-    x, y = [], []
-    with torch.no_grad():
-        for _ in range(3):
-            for at in range(0, len(tensors.train.y), 256):
-                view, label = augment(
-                    tensors.train.x[at : at + 256], tensors.train.y[at : at + 256], model.frames, training.augment, rng,
-                    permutation, twin,
-                )  # fmt: skip
-                x.append(model.features(view.to(model.head.weight.device)).cpu().numpy())
-                y.append(label.numpy())
-    features, labels = np.concatenate(x), np.concatenate(y)
-    made, made_labels = calibrated_features(features, labels, tensors.bed.rare, per_class, seed)
-    refit_head(
-        model.head, np.concatenate([features, made]).astype(np.float32), np.concatenate([labels, made_labels]), steps,
-        training.batch, seed, training.label_smoothing,
-    )  # fmt: skip
-    return len(made)
 
 
 def record_id(
@@ -354,7 +178,7 @@ def for_bed(record: ScoreRecord, bed: Bed) -> ScoreRecord:
         bed=bed.spec.key,
         draw=bed.spec.draw,
         rare=bed.rare,
-        rare_recall=_mean(recalls[list(rare)]),
+        rare_recall=mean_of_shown(recalls[list(rare)]),
     )
 
 
@@ -429,7 +253,7 @@ def summarise(records: Sequence[ScoreRecord]) -> list[ArmSummary]:
                 macro_difference=differences.get("macro"),
                 rare_ap=paired_interval(percent(rs.values(), "rare_ap")) if known(rs) else None,
                 ap_difference=differences.get("rare_ap"),
-                readiness=_mean(np.array([r.readiness for r in rs.values()])),
+                readiness=mean_of_shown(np.array([r.readiness for r in rs.values()])),
                 improvement=improvement(mean(rs), mean(strong)) if strong else float("nan"),
                 gap_closed=gap_closed(mean(rs), mean(strong), mean(ceiling))
                 if strong and ceiling

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from motionsynth.arms import BedTensors
 from motionsynth.beds import Bed
 from motionsynth.errors import InputError
 from motionsynth.limits import fit_limits
@@ -16,8 +17,8 @@ from motionsynth.metrics_diversity import diversity_beside_real, memorisation
 from motionsynth.metrics_interaction import FIGURES, interaction_beside_real
 from motionsynth.metrics_motion import consistency_beside_real, violations_beside_real
 from motionsynth.motion import MotionSet
-from motionsynth.protocol import BedTensors
-from motionsynth.recognition import RecogniserTraining, predict, to_tensors, train_recogniser
+from motionsynth.recognition import predict, to_tensors, train_recogniser
+from motionsynth.recognition_config import RecogniserTraining
 
 
 def quality_report(

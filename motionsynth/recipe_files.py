@@ -23,7 +23,7 @@ from motionsynth.generators import build_config
 from motionsynth.plans import ScorePlan, score_plan
 from motionsynth.recipes import RECIPES, Recipe
 from motionsynth.recognisers import RECOGNISERS
-from motionsynth.recognition import RecogniserTraining
+from motionsynth.recognition_config import RecogniserTraining
 
 _ALLOWED = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
 _SHOWN = 60

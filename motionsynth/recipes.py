@@ -15,9 +15,9 @@ from motionsynth.errors import InputError
 from motionsynth.generators import build_config
 from motionsynth.plans import ScorePlan, score_plan
 from motionsynth.protocol import RIVAL_ARMS
-from motionsynth.recognition import RecogniserTraining
-from motionsynth.refine import RefineConfig
-from motionsynth.training import TrainingConfig
+from motionsynth.recognition_config import RecogniserTraining
+from motionsynth.refine_config import RefineConfig
+from motionsynth.training_config import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

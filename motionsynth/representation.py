@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from motionsynth.errors import InputError
+from motionsynth.representation_parts import PARTS
 from motionsynth.skeleton import Skeleton
 
-PARTS = ("root", "positions", "rotations", "velocities", "contacts")
 FEET = ("left_ankle", "left_foot", "right_ankle", "right_foot")
 CONTACT_STEP = 0.002**0.5
 """A foot that moves less than this from one frame to the next (metres) is on the ground, as in HumanML3D's script."""

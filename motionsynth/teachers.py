@@ -16,7 +16,8 @@ from motionsynth.errors import InputError
 from motionsynth.metrics_diversity import nearest_distance, standardise
 from motionsynth.motion import Motion, MotionSet
 from motionsynth.recognisers import Recogniser, RecogniserInfo
-from motionsynth.recognition import RecogniserTraining, predict, to_tensors, train_recogniser
+from motionsynth.recognition import predict, to_tensors, train_recogniser
+from motionsynth.recognition_config import RecogniserTraining
 
 
 def take(motion: Motion) -> tuple[str, ...]:

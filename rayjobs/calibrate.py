@@ -9,19 +9,19 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from motionsynth.beds import Bed
-from motionsynth.generators import Generator, SampleRequest, build_generator, fit_context
+from motionsynth.generators import build_generator
 from motionsynth.motion import MotionSet
-from motionsynth.protocol import BedTensors
 from motionsynth.recipes import Recipe
-from motionsynth.recognition import RecogniserTraining, predict, train_recogniser
-from motionsynth.training import Trainer
+from motionsynth.recognition_config import RecogniserTraining
 from storage.header import Header
 from storage.schema import encode
+
+if TYPE_CHECKING:
+    from motionsynth.arms import BedTensors
+    from motionsynth.generators import Generator, SampleRequest
 
 STEPS = 4
 """Timed steps, after one or two that are not."""
@@ -82,6 +82,8 @@ class SamplingCost:
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """PyTorch as workers have it."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -99,6 +101,9 @@ def training(recipe: Recipe, bed: Bed, device: str = "cpu") -> tuple[TrainingCos
     Raises:
         InputError: the clips cannot be trained on.
     """
+    from motionsynth.generators import fit_context
+    from motionsynth.training import Trainer
+
     with one_thread():
         context = fit_context(bed.train, bed.rare if bed.spec.scarcity != "full" else ())
         fresh = build_generator(recipe.generator, recipe.generator_config, context).to(device)
@@ -120,6 +125,8 @@ def training(recipe: Recipe, bed: Bed, device: str = "cpu") -> tuple[TrainingCos
 
 def recogniser(plan: RecogniserTraining, tensors: BedTensors) -> RecogniserCost:
     """Time some steps of a recogniser on a bed's training clips, and its judgement of those held out."""
+    from motionsynth.recognition import predict, train_recogniser
+
     with one_thread():
         names = tensors.bed.train.class_names
         took = {}
@@ -184,12 +191,16 @@ def _encoded(clips: Sequence[Any], header: Header) -> int:
 
 def _settle(device: str) -> None:
     """Wait for what a GPU has not done yet."""
+    import torch
+
     if device != "cpu":
         torch.cuda.synchronize()
 
 
 def _size(state: Any) -> int:
     """Bytes of the tensors in nested dicts and lists."""
+    import torch
+
     if isinstance(state, torch.Tensor):
         return state.numel() * state.element_size()
     if isinstance(state, Mapping):

@@ -17,13 +17,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.connect import SPARE_CPUS, Connection, cores, plan_resources
 from motionsynth.beds import Bed
 from motionsynth.errors import InputError
-from motionsynth.generators import Generator, SampleRequest, load_generator
-from motionsynth.protocol import BedTensors
+from motionsynth.generators import load_generator
 from motionsynth.recipes import Recipe
 from rayjobs import calibrate, cli, experiment, score, train
 from rayjobs.generate import Options as GenerateOptions
@@ -35,6 +34,9 @@ from storage.checkpoints import load_checkpoint, read_config
 from storage.header import Header
 from storage.shards import GenerationRequest, list_done
 from storage.shards import plan as shards_of
+
+if TYPE_CHECKING:
+    from motionsynth.generators import Generator, SampleRequest
 
 logger = logging.getLogger(__name__)
 
@@ -359,6 +361,8 @@ def _sampling(
 
 def score_stage(options: Options, storage: Storage, recipe: Recipe, connection: Connection) -> Stage:
     """What score would do; records of sets that are not made yet are all left to do."""
+    from motionsynth.arms import BedTensors
+
     only = score.chosen_arms(recipe, options.arms)
     tasks = score.plan_tasks(
         storage, options.dataset, options.run, recipe, only, options.refined, unmade=True

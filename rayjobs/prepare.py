@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.connect import plan_resources
+from cluster.connect import plan_resources, ray_data
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet, invalid_reason
 from motionsynth.splits import Split
@@ -147,8 +147,6 @@ def prepare(
         InputError: files that cannot be read (all of them are listed), too many dropped clips, or another
             dataset of this name.
     """
-    import ray.data
-
     if rows_per_shard < 1:
         raise InputError(f"The number of rows per shard is {rows_per_shard}; it must be at least 1.")
     if not 0 <= max_dropped <= 1:
@@ -162,13 +160,17 @@ def prepare(
     rows = [{"index": i, "job": json.dumps([item for item, _ in job])} for i, job in enumerate(jobs)]
     env = storage.worker_env()
     task: Any = write_one
-    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        task,
-        batch_size=1,
-        batch_format="numpy",
-        num_cpus=1,
-        fn_args=(source, storage, prefix, header),
-        runtime_env={"env_vars": env} if env else None,
+    done = (
+        ray_data()
+        .from_items(rows, override_num_blocks=len(rows))
+        .map_batches(
+            task,
+            batch_size=1,
+            batch_format="numpy",
+            num_cpus=1,
+            fn_args=(source, storage, prefix, header),
+            runtime_env={"env_vars": env} if env else None,
+        )
     )
     results: list[dict[str, Any]] = []
     with Progress("prepare", total, "clips") as progress:

@@ -24,7 +24,7 @@ from motionsynth.beds import BedSpec
 from motionsynth.errors import InputError
 from motionsynth.protocol import REFINED
 from motionsynth.recipes import Recipe
-from motionsynth.refine import RULES, RefineConfig, fit_refiner, published_rule, refusals
+from motionsynth.refine_config import RULES, RefineConfig
 from rayjobs import cli, experiment, units
 from rayjobs.board import Board
 from rayjobs.progress import Progress
@@ -195,6 +195,8 @@ def _refine_bed(
     storage: Storage, dataset: str, run: str, config: RefineConfig, spec: BedSpec, generators: Sequence[str]
 ) -> None:
     import torch
+
+    from motionsynth.refine import fit_refiner, published_rule, refusals
 
     torch.set_num_threads(1)
     train = experiment.load_bed(storage, dataset, spec).train

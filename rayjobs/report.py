@@ -16,20 +16,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from motionsynth.beds import Bed, BedSpec
 from motionsynth.datasets import DATASETS
 from motionsynth.errors import InputError
 from motionsynth.generators import load_generator
-from motionsynth.generators.base import Batch
 from motionsynth.protocol import HYBRID, REFINED, ScoreRecord
 from motionsynth.recipes import Recipe
-from motionsynth.recognition import to_tensors
-from motionsynth.report import GeneratedSet, Run, render
-from motionsynth.report.run import PROJECTIONS
 from rayjobs import cli, experiment, score
 from rayjobs.learning_curves import read_curves
 from rayjobs.score_tables import base_of
@@ -38,6 +32,9 @@ from storage import MissingError, Storage
 from storage.checkpoints import load_checkpoint
 from storage.dataset import read_dataset
 from storage.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from motionsynth.report import GeneratedSet
 
 ATTENDED_CLIPS = 16
 """Training clips of a class over which a generator's attention is averaged."""
@@ -62,6 +59,8 @@ class Options(experiment.Options):
     without_clips: bool = False
 
     def __post_init__(self) -> None:
+        from motionsynth.report.run import PROJECTIONS
+
         super(Options, self).__post_init__()
         if self.projection not in PROJECTIONS:
             raise InputError(f"--projection is '{self.projection}'; allowed: {', '.join(PROJECTIONS)}.")
@@ -110,6 +109,8 @@ def write_report(
     Raises:
         InputError: nothing was scored, or other beds were; or what was scored is gone.
     """
+    import torch
+
     began, threads = time.monotonic(), torch.get_num_threads()
     torch.set_num_threads(1)  # one clip at a time: more threads only wait for each other
     try:
@@ -137,6 +138,8 @@ def _render(
     storage: Storage, dataset: str, run: str, recipe: Recipe, part: bool, **how: Any
 ) -> tuple[str, bytes]:
     """Beginning of the scores' names, and the page; `how` are further fields of `motionsynth.report.Run`."""
+    from motionsynth.report import Run, render
+
     base, result, records = _scores(storage, dataset, run, recipe, part)
     page = render(
         Run(
@@ -184,6 +187,8 @@ def _sets(
     storage: Storage, dataset: str, run: str, recipe: Recipe, result: Mapping[str, Any]
 ) -> list[GeneratedSet]:
     """Every generated set whose arms were scored, from the beds that were scored."""
+    from motionsynth.report import GeneratedSet
+
     arms = {a["arm"].rpartition(":")[2] for a in result["arms"]}
     protocols = [BedSpec(**{**result["bed"], "protocol": p, "draw": 0}) for p in result["protocols"]]
     scarce = result["bed"]["scarcity"] != "full"
@@ -204,6 +209,8 @@ def _sets(
 
 
 def _set(storage: Storage, dataset: str, run: str, spec: BedSpec, bed: Bed, generator: str) -> GeneratedSet:
+    from motionsynth.report import GeneratedSet
+
     # Graded clips are the same ones, and say which were refused.
     names = (REFINED + generator, generator)
     for prefix in (experiment.synthetic_prefix(run, dataset, spec, n) for n in names):
@@ -226,6 +233,11 @@ def _set(storage: Storage, dataset: str, run: str, spec: BedSpec, bed: Bed, gene
 
 def _attention(storage: Storage, prefix: str, bed: Bed) -> dict[int, list[float]]:
     """By class; empty where the run has no training of its own (`--trained`), or its generator no attention."""
+    import torch
+
+    from motionsynth.generators.base import Batch
+    from motionsynth.recognition import to_tensors
+
     info = finished_checkpoint(storage, prefix)
     if info is None:
         return {}

@@ -40,7 +40,7 @@ from motionsynth.protocol import (
     record_id,
 )  # fmt: skip
 from motionsynth.recipes import Recipe
-from motionsynth.recognition import RecogniserTraining
+from motionsynth.recognition_config import RecogniserTraining
 from rayjobs import cli, experiment, telemetry, units
 from rayjobs.board import Board
 from rayjobs.progress import Progress
@@ -373,7 +373,7 @@ class Scorer:
         return task.id
 
     def _run(self, task: Task) -> None:
-        from motionsynth.protocol import BedTensors, score_arm
+        from motionsynth.arms import BedTensors, score_arm
         from motionsynth.quality import quality_report
         from storage.dataset import read_dataset
 

@@ -32,7 +32,6 @@ from motionsynth.protocol import (
     paired_difference,
     summarise,
 )
-from motionsynth.quality import format_quality
 from motionsynth.recipes import Recipe
 from rayjobs import cli, experiment
 from storage import Storage
@@ -182,6 +181,8 @@ def report(result: Mapping[str, Any]) -> None:
                 + "  ".join(f"{100 * r['rare_recalls'].get(c, math.nan):5.1f}" for r in rows)
             )
     if result["quality"]:
+        from motionsynth.quality import format_quality
+
         print("\n" + format_quality(result["quality"]))
     if result["split"] == "test":
         print(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.connect import Connection, plan_resources, room
+from cluster.connect import Connection, plan_resources, ray_data, room
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet
 from motionsynth.skeleton import Skeleton
@@ -122,7 +122,6 @@ def make_shards(
     Returns:
         The records of those that were made, by `Shard.key`, and a sentence for everything that went wrong.
     """
-    import ray.data
     from ray.exceptions import RayError
 
     env = storage.worker_env()
@@ -131,14 +130,15 @@ def make_shards(
     with warnings.catch_warnings():
         # Ray 2.60 announces the end of free remote arguments for 2.64, without another way to bound retries yet.
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
-        made = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        data = ray_data()
+        made = data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             writer,
             fn_constructor_args=(storage, grade, pool.gpus_per_actor > 0),
             batch_size=1,
             batch_format="numpy",
             num_cpus=pool.cpus_per_actor,
             num_gpus=pool.gpus_per_actor or None,
-            compute=ray.data.ActorPoolStrategy(size=size),
+            compute=data.ActorPoolStrategy(size=size),
             runtime_env={"env_vars": env} if env else None,
             max_restarts=MAX_RESTARTS,
             # Not counted: until Ray knows that a node is lost, each of its shards is tried every second, in vain.

@@ -170,8 +170,8 @@ def _export(options: Options, storage: Storage, bed: Bed, store: AnswerStore) ->
 def _machine(
     options: Options, storage: Storage, recipe: Recipe, bed: Bed, synthetic: MotionSet
 ) -> dict[str, Any]:
+    from motionsynth.arms import BedTensors
     from motionsynth.machine_perception import machine_answers
-    from motionsynth.protocol import BedTensors
 
     answers = machine_answers(BedTensors.of(bed), synthetic, recipe.scores[0].training, range(MACHINE_SEEDS))
     result = _counted(bed, answers, None)

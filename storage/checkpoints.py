@@ -12,9 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from motionsynth.errors import InputError
 from storage.header import canonical_json
@@ -23,6 +21,9 @@ from storage.objects import MissingError, sha256
 from storage.paths import Storage
 from storage.revision import git_revision
 from storage.tensor_tree import flatten, unflatten
+
+if TYPE_CHECKING:
+    import torch
 
 CONFIG = "config.json"
 CHECKPOINT_VERSION = 1
@@ -275,6 +276,7 @@ def _checked(at: Storage, file: Mapping[str, Any]) -> bytes:
 
 
 def _to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    import torch
     from safetensors.torch import save
 
     seen: set[int] = set()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from motionsynth.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def flatten(state: Any) -> tuple[dict[str, torch.Tensor], Any]:
@@ -24,6 +26,8 @@ def flatten(state: Any) -> tuple[dict[str, torch.Tensor], Any]:
     Raises:
         InputError: another type is in it.
     """
+    import torch
+
     tensors: dict[str, torch.Tensor] = {}
 
     def walk(value: Any, path: str) -> Any:

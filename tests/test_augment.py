@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motionsynth.augment import NONE, AugmentConfig, augment, crop_times, rotation, sample_times, whole
+from motionsynth.augment import augment, crop_times, rotation, sample_times, whole
+from motionsynth.augment_config import NONE, AugmentConfig
 from motionsynth.errors import InputError
 from motionsynth.motion import MotionSet, bone_lengths, mirror, mirrored_labels, resample
 from motionsynth.recognition import STORED_FRAMES, to_tensors

@@ -32,7 +32,8 @@ from motionsynth.motion import (
     resample,
     right_axis,
 )
-from motionsynth.training import Sampler, Trainer, TrainingConfig, fit
+from motionsynth.training import Sampler, Trainer, fit
+from motionsynth.training_config import TrainingConfig
 from storage import Storage
 from storage.checkpoints import load_checkpoint, save_checkpoint
 from tests.tiny_generators import ready_generator, small_config, small_generator

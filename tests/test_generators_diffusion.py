@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from motionsynth.errors import InputError
-from motionsynth.generators.diffusion import SOLVERS, add_noise, cosine_schedule, solve, walk
+from motionsynth.generators.diffusion import add_noise, cosine_schedule, solve, walk
+from motionsynth.generators.diffusion_config import SOLVERS
 
 SPREAD = 0.3
 """Standard deviation of the normal data for which the best prediction of x0 is known."""

@@ -15,7 +15,8 @@ from motionsynth.generators.kinetic_gan import KineticGAN, KineticGANConfig, Pub
 from motionsynth.motion import MotionSet
 from motionsynth.pyramid import partitions, pyramid
 from motionsynth.skeleton import get_skeleton, shipped
-from motionsynth.training import Sampler, Trainer, TrainingConfig
+from motionsynth.training import Sampler, Trainer
+from motionsynth.training_config import TrainingConfig
 from tests.tiny_generators import ready_generator, small_generator
 from tests.tiny_pairs import make_pair_set
 

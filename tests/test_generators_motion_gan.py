@@ -12,9 +12,11 @@ from motionsynth.augment import whole
 from motionsynth.errors import InputError
 from motionsynth.generators import SampleRequest
 from motionsynth.generators.base import Batch
-from motionsynth.generators.motion_gan import MotionGAN, MotionGANConfig, default_weights
+from motionsynth.generators.motion_gan import MotionGAN
+from motionsynth.generators.motion_gan_config import MotionGANConfig, default_weights
 from motionsynth.motion import MotionSet, bone_lengths
-from motionsynth.training import Sampler, TrainingConfig
+from motionsynth.training import Sampler
+from motionsynth.training_config import TrainingConfig
 from tests.tiny_generators import small_config, small_generator
 from tests.tiny_pairs import make_pair_set
 

@@ -15,7 +15,8 @@ from motionsynth.generators.denoiser import CodeEncoder, Conditions
 from motionsynth.generators.diffusion_config import SOURCES
 from motionsynth.generators.skel_diffusion import SkelDiffusion
 from motionsynth.motion import MotionSet
-from motionsynth.training import Trainer, TrainingConfig
+from motionsynth.training import Trainer
+from motionsynth.training_config import TrainingConfig
 from tests.tiny_generators import ready_generator, small_config, small_generator
 from tests.tiny_pairs import make_pair_set
 

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from motionsynth.arms import BedTensors, score_arm
 from motionsynth.beds import Bed, BedSpec, make_bed
 from motionsynth.errors import InputError
 from motionsynth.generators import fit_context
 from motionsynth.hybrid import PEOPLE, PUBLISHED, Hybrid, Provenance, compose, split_by_people
 from motionsynth.motion import MotionSet
-from motionsynth.protocol import HYBRID, BedTensors, arms_of, record_id, score_arm
-from motionsynth.recognition import RecogniserTraining
+from motionsynth.protocol import HYBRID, arms_of, record_id
+from motionsynth.recognition_config import RecogniserTraining
 from motionsynth.rivals import interpolate_clips
 from motionsynth.splits import Split
 from tests.tiny_motion import make_tiny_set

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from motionsynth.generators import GENERATORS
+from motionsynth.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("motionsynth", "storage", "cluster", "rayjobs", "tuning")
@@ -162,17 +163,21 @@ def test_packages_are_listed_in_pyproject() -> None:
     assert present == listed
 
 
-# Run where ray and boto3 cannot be imported, as on a machine that has neither.
-WITHOUT_RAY = """
+def without(*packages: str) -> str:
+    """The beginning of a program that runs as on a machine without these packages."""
+    return f"""
 import sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"ray", "boto3", "botocore"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        if name.split(".")[0] in {set(packages)!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Blocked())
 """
+
+
+WITHOUT_RAY = without("ray", "boto3", "botocore")
 
 IMPORT_ALL = (
     WITHOUT_RAY
@@ -196,6 +201,27 @@ def run_python(code: str, *argv: str) -> subprocess.CompletedProcess:
 def test_the_block_blocks() -> None:
     done = run_python(WITHOUT_RAY + "import ray")
     assert done.returncode != 0 and "ModuleNotFoundError" in done.stderr
+
+
+CHEAP = (
+    without("torch")
+    + """
+import importlib
+from motionsynth.recipe_files import recipe_to_dict
+from motionsynth.recipes import RECIPES, get_recipe
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(len([recipe_to_dict(get_recipe(name)) for name in RECIPES]))
+"""
+)
+
+
+def test_verbs_and_recipes_are_cheap_to_import() -> None:
+    """PyTorch takes seconds to import, which whoever asks for --help or mistypes an option need not wait for."""
+    names = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in sources("rayjobs", "tuning")]
+    done = run_python(CHEAP, *(n.removesuffix(".__init__") for n in names))
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == len(RECIPES)
 
 
 def test_motionsynth_imports_without_ray_and_boto3() -> None:

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from motionsynth.arms import BedTensors
 from motionsynth.beds import Bed, BedSpec, make_bed
 from motionsynth.errors import InputError
 from motionsynth.machine_perception import machine_answers
 from motionsynth.motion import MotionSet
 from motionsynth.perception import scores
-from motionsynth.protocol import BedTensors
-from motionsynth.recognition import RecogniserTraining
+from motionsynth.recognition_config import RecogniserTraining
 from motionsynth.splits import Split
 from tests.tiny_motion import make_tiny_set
 

@@ -11,9 +11,11 @@ import torch
 from motionsynth.generators import GENERATORS, SampleRequest, build_config, build_generator, fit_context
 from motionsynth.motion import Motion
 from motionsynth.recognisers import RECOGNISERS, RecogniserInfo
-from motionsynth.recognition import RecogniserTraining, predict, to_tensors, train_recogniser
+from motionsynth.recognition import predict, to_tensors, train_recogniser
+from motionsynth.recognition_config import RecogniserTraining
 from motionsynth.rivals import refit_head
-from motionsynth.training import Trainer, TrainingConfig
+from motionsynth.training import Trainer
+from motionsynth.training_config import TrainingConfig
 from tests.other_device import Elsewhere, other_device
 from tests.tiny_pairs import make_pair_set
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from motionsynth.augment import NONE
+from motionsynth.augment_config import NONE
 from motionsynth.errors import InputError
 from motionsynth.plans import SCORE_PLANS, published_training, score_plan
 from motionsynth.recognisers import RECOGNISERS

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from motionsynth.arms import BedTensors
 from motionsynth.beds import BedSpec, make_bed
 from motionsynth.metrics import frozen, time_shuffled
 from motionsynth.motion import MotionSet
-from motionsynth.protocol import BedTensors
 from motionsynth.quality import format_quality, quality_report
-from motionsynth.recognition import RecogniserTraining
+from motionsynth.recognition_config import RecogniserTraining
 from motionsynth.splits import Split
 from tests.tiny_motion import make_tiny_set
 

@@ -18,7 +18,7 @@ from motionsynth.beds import BedSpec
 from motionsynth.errors import InputError
 from motionsynth.hybrid import PUBLISHED_NOTE
 from motionsynth.recipes import Recipe
-from motionsynth.refine import RefineConfig
+from motionsynth.refine_config import RefineConfig
 from motionsynth.splits import Split
 from rayjobs import compose, experiment, pipeline, prepare, score
 from rayjobs import train as train_job

@@ -17,7 +17,7 @@ from motionsynth.errors import InputError
 from motionsynth.motion import MotionSet
 from motionsynth.protocol import REFINED
 from motionsynth.recipes import Recipe, get_recipe
-from motionsynth.refine import RULES, RefineConfig
+from motionsynth.refine_config import RULES, RefineConfig
 from rayjobs import experiment, score
 from rayjobs import refine as job
 from rayjobs.refine import refine, refine_bed

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from motionsynth.augment import NONE
+from motionsynth.augment_config import NONE
 from motionsynth.beds import BedSpec
 from motionsynth.errors import InputError
 from motionsynth.generators import build_config

@@ -13,7 +13,7 @@ from motionsynth.motion import MotionSet
 from motionsynth.plans import ScorePlan
 from motionsynth.recipes import RECIPES, get_recipe, with_clips_seen
 from motionsynth.recognisers import RecogniserInfo, build_recogniser
-from motionsynth.recognition import RecogniserTraining
+from motionsynth.recognition_config import RecogniserTraining
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

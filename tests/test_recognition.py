@@ -9,20 +9,21 @@ import pytest
 import torch
 
 from motionsynth import recognition
-from motionsynth.augment import NONE
+from motionsynth.augment_config import NONE
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet, canonical, rotate_y
+from motionsynth.precision import PRECISIONS
 from motionsynth.recognisers import RECOGNISERS, RecogniserInfo, build_recogniser
 from motionsynth.recognition import (
     STORED_FRAMES,
     ClipTensors,
-    RecogniserTraining,
     blended,
     clip_weights,
     predict,
     to_tensors,
     train_recogniser,
 )
+from motionsynth.recognition_config import OPTIMISERS, RecogniserTraining
 from tests.tiny_pairs import make_pair_set
 
 QUICK = RecogniserTraining(steps=6, batch=8)
@@ -77,7 +78,7 @@ def test_same_seed_same_weights(tiny_set: MotionSet) -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
-@pytest.mark.parametrize("precision", recognition.PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_learns_the_tiny_set(precision: str, device: str, tiny_set: MotionSet) -> None:
     model = train(tiny_set, RecogniserTraining(steps=60, batch=24, precision=precision), device=device)
     assert all(p.dtype == torch.float32 for p in model.parameters())
@@ -136,7 +137,7 @@ def test_schedules() -> None:
     assert flat[:-1] == [1.0] * (len(flat) - 1) and flat[-1] == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("kind", recognition.OPTIMISERS)
+@pytest.mark.parametrize("kind", OPTIMISERS)
 def test_optimisers_step_as_their_equations_say(kind: str) -> None:
     """The second step, from w = 1 with gradients 3 and 1: there momentum and moments show."""
     rate, decay = 0.1, 0.5

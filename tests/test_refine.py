@@ -8,17 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from motionsynth.arms import BedTensors, score_arm
 from motionsynth.errors import InputError
 from motionsynth.metrics_distribution import herd, rbf_mmd
 from motionsynth.metrics_motion import foot_skate, peak_rates
 from motionsynth.motion import Motion, MotionSet, canonical, resample
 from motionsynth.plausibility import NOTICEABLE
-from motionsynth.protocol import BedTensors, score_arm
 from motionsynth.quality import quality_report
-from motionsynth.recognition import RecogniserTraining
+from motionsynth.recognition_config import RecogniserTraining
 from motionsynth.refine import (
     PUBLISHED_FRAMES,
-    RefineConfig,
     Refiner,
     _edges,
     fit_refiner,
@@ -26,6 +25,7 @@ from motionsynth.refine import (
     refusals,
     signed_drift,
 )
+from motionsynth.refine_config import RefineConfig
 from motionsynth.rivals import interpolate_clips
 from motionsynth.skeleton import Skeleton
 from tests.test_protocol import MOTIONS, SPLITS, BedSpec, make_bed

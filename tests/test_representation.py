@@ -17,7 +17,8 @@ from motionsynth.generators.base import fit_context
 from motionsynth.generators.transfer import fill_absent
 from motionsynth.motion import MotionSet, align_heading, invalid_reason, repair_jumps, rotate_y
 from motionsynth.recognition import to_tensors
-from motionsynth.representation import PARTS, Representation, shortest_arc
+from motionsynth.representation import Representation, shortest_arc
+from motionsynth.representation_parts import PARTS
 from motionsynth.skeleton import Skeleton, get_skeleton, shipped
 from tests.tiny_pairs import make_pair_set
 

@@ -9,7 +9,7 @@ import pytest
 
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet
-from motionsynth.recognition import RecogniserTraining
+from motionsynth.recognition_config import RecogniserTraining
 from motionsynth.teachers import Teachers, fit_teachers, fold_clips, take
 from tests.tiny_motion import make_tiny_set
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from motionsynth.errors import InputError
 from motionsynth.generators import Batch, Context, Generator, SampleRequest, fit_context
 from motionsynth.motion import Motion, MotionSet, mirror
-from motionsynth.training import Report, Sampler, Trainer, TrainingConfig, fit
+from motionsynth.training import Report, Sampler, Trainer, fit
+from motionsynth.training_config import TrainingConfig
 from storage import Storage
 from storage.checkpoints import load_state, save_checkpoint
 from tests.tiny_generators import small_generator

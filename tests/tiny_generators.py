@@ -10,7 +10,8 @@ import torch
 from motionsynth.generators import Generator, build_config, build_generator, fit_context
 from motionsynth.motion import MotionSet
 from motionsynth.recipes import debug
-from motionsynth.training import Sampler, TrainingConfig
+from motionsynth.training import Sampler
+from motionsynth.training_config import TrainingConfig
 
 SIZES = ("width", "critic_width", "style", "noise", "action", "frames")
 

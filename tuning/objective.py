@@ -318,7 +318,7 @@ def trial_seconds(job: Job) -> dict[str, float]:
     """
     import torch
 
-    from motionsynth.protocol import BedTensors
+    from motionsynth.arms import BedTensors
     from rayjobs import calibrate
 
     if job.gpu and not torch.cuda.is_available():

@@ -16,7 +16,7 @@ from typing import Any
 from motionsynth.errors import InputError
 from motionsynth.recipe_files import recipe_from_dict, recipe_to_dict
 from motionsynth.recipes import Recipe
-from motionsynth.recognition import OF_SYNTHETIC
+from motionsynth.recognition_config import OF_SYNTHETIC
 
 KINDS = ("weight", "log", "linear", "choice")
 DECADE = 10.0

@@ -17,7 +17,6 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-import torch
 
 from motionsynth.errors import InputError
 from motionsynth.metrics_gain import student_t_quantile
@@ -228,4 +227,6 @@ def _shift(dof: int, power: float, level: float) -> float:
 
 
 def _found(shift: float, quantile: float, s: np.ndarray, weight: np.ndarray) -> float:
+    import torch
+
     return float(weight @ torch.special.ndtr(torch.from_numpy(shift - quantile * s)).numpy())

@@ -1,46 +1,74 @@
-"""Generators: one file and one line here each. A generator's module is imported when it is built."""
+"""Generators: one file and one line here each.
+
+Names and configs are cheap: PyTorch and a generator's module are imported when it is built.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
-from typing import Any
-
-from torch import Tensor
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 from motionsynth.errors import InputError, with_fields
-from motionsynth.generators.base import Batch, Context, Generator, SampleRequest, fit_context
 
-GENERATORS: dict[str, tuple[str, str, str]] = {
-    "kinetic_gan": ("motionsynth.generators.kinetic_gan", "KineticGAN", "KineticGANConfig"),
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from motionsynth.generators.base import Batch, Context, Generator, SampleRequest, fit_context
+
+GENERATORS: dict[str, tuple[str, str]] = {
+    "kinetic_gan": (
+        "motionsynth.generators.kinetic_gan:KineticGAN",
+        "motionsynth.generators.kinetic_config:KineticGANConfig",
+    ),
     "kinetic_gan_apart": (
-        "motionsynth.generators.kinetic_gan",
-        "ApartKineticGAN",
-        "ApartKineticGANConfig",
+        "motionsynth.generators.kinetic_gan:ApartKineticGAN",
+        "motionsynth.generators.kinetic_config:ApartKineticGANConfig",
     ),
     "kinetic_gan_published": (
-        "motionsynth.generators.kinetic_gan",
-        "PublishedKineticGAN",
-        "PublishedKineticGANConfig",
+        "motionsynth.generators.kinetic_gan:PublishedKineticGAN",
+        "motionsynth.generators.kinetic_config:PublishedKineticGANConfig",
     ),
-    "motion_gan": ("motionsynth.generators.motion_gan", "MotionGAN", "MotionGANConfig"),
-    "skel_diffusion": ("motionsynth.generators.skel_diffusion", "SkelDiffusion", "SkelDiffusionConfig"),
+    "motion_gan": (
+        "motionsynth.generators.motion_gan:MotionGAN",
+        "motionsynth.generators.motion_gan_config:MotionGANConfig",
+    ),
+    "skel_diffusion": (
+        "motionsynth.generators.skel_diffusion:SkelDiffusion",
+        "motionsynth.generators.diffusion_config:SkelDiffusionConfig",
+    ),
     "skel_diffusion_published": (
-        "motionsynth.generators.skel_diffusion",
-        "PublishedSkelDiffusion",
-        "PublishedSkelDiffusionConfig",
+        "motionsynth.generators.skel_diffusion:PublishedSkelDiffusion",
+        "motionsynth.generators.diffusion_config:PublishedSkelDiffusionConfig",
     ),
 }
-"""name -> (module, generator class, config class)."""
+"""name -> where the generator and its config are, as "module:class"."""
 
 
-def _classes(name: str) -> tuple[type[Generator], type]:
+_OF_BASE = ("Batch", "Context", "Generator", "SampleRequest", "fit_context")
+
+
+def __getattr__(name: str) -> Any:
+    """What `motionsynth.generators.base` has, imported when it is asked for (PEP 562)."""
+    if name in _OF_BASE:
+        return getattr(import_module("motionsynth.generators.base"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _found(name: str, which: int) -> Any:
     if name not in GENERATORS:
         raise InputError(f"Unknown generator '{name}'. Known: {', '.join(sorted(GENERATORS))}.")
-    module, generator, config = GENERATORS[name]
-    loaded = import_module(module)
-    return getattr(loaded, generator), getattr(loaded, config)
+    return resolve_name(GENERATORS[name][which])
+
+
+def _generator(name: str) -> type[Generator]:
+    return _found(name, 0)
+
+
+def _config(name: str) -> type:
+    return _found(name, 1)
 
 
 def build_config(name: str, values: Mapping[str, Any]) -> Any:
@@ -49,7 +77,7 @@ def build_config(name: str, values: Mapping[str, Any]) -> Any:
     Raises:
         InputError: unknown generator or field.
     """
-    config = _classes(name)[1]
+    config = _config(name)
     known = [f.name for f in fields(config)]
     if unknown := sorted(set(values) - set(known)):
         raise InputError(f"Generator '{name}' has no setting {unknown}. Known: {', '.join(known)}.")
@@ -58,12 +86,12 @@ def build_config(name: str, values: Mapping[str, Any]) -> Any:
 
 def build_generator(name: str, config: Any, context: Context) -> Generator:
     """A generator with fresh weights (drawn from torch's global generator)."""
-    return _classes(name)[0](config, context)
+    return _generator(name)(config, context)
 
 
 def sampling_fields(name: str) -> tuple[str, ...]:
     """Fields of a generator's config that sampling alone reads. Raises InputError: unknown name."""
-    return _classes(name)[0].sampling
+    return _generator(name).sampling
 
 
 def config_of(config: Mapping[str, Any], sampling: Mapping[str, Any]) -> Any:
@@ -78,7 +106,7 @@ def config_of(config: Mapping[str, Any], sampling: Mapping[str, Any]) -> Any:
     """
     name = config["generator"]
     trained = build_config(name, config["generator_config"])
-    return with_fields(f"Sampling of {name}:", trained, sampling, _classes(name)[0].sampling)
+    return with_fields(f"Sampling of {name}:", trained, sampling, _generator(name).sampling)
 
 
 def load_generator(
@@ -94,6 +122,8 @@ def load_generator(
     Raises:
         InputError: the tensors are not those of the config, or a setting is none of sampling's.
     """
+    from motionsynth.generators.base import Context
+
     try:
         context = Context.from_dict(config["context"])
     except (KeyError, TypeError) as e:

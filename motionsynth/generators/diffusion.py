@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from motionsynth.errors import InputError
-
-SOLVERS = ("ddpm", "ddim", "dpm++")
+from motionsynth.generators.diffusion_config import SOLVERS
 
 Predict = Callable[[Tensor, int], Tensor]
 """(x_t [B, ...], time index t) -> x0 [B, ...]."""
@@ -124,4 +123,4 @@ def _dpm_step(
     return moved, (x0, h)
 
 
-__all__ = ["SOLVERS", "Predict", "add_noise", "cosine_schedule", "solve", "walk"]
+__all__ = ["Predict", "add_noise", "cosine_schedule", "solve", "walk"]

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from motionsynth.errors import InputError, check_ranges
-from motionsynth.generators.diffusion import SOLVERS
 from motionsynth.losses import check_weights
-from motionsynth.representation import PARTS
+from motionsynth.representation_parts import PARTS
 
 TERMS = ("reconstruction", "position", "velocity", "acceleration", "classification")
+SOLVERS = ("ddpm", "ddim", "dpm++")
+"""See `diffusion.solve`."""
 SOURCES = ("code", "interpolated", "transfer", "edit", "label")
 
 
@@ -35,7 +36,7 @@ class SkelDiffusionConfig:
 
     Attributes:
         frames: T at which clips are generated; they are resampled to a real clip's length.
-        parts: Of the representation (`representation.PARTS`).
+        parts: Of the representation (`PARTS`).
         width, layers, heads, encoder_layers, dropout: Of the Transformers.
         code: Numbers of a clip's code: the bottleneck.
         code_noise: Standard deviation of the noise on a code in training, to the code's own 1: the decoder then
@@ -44,7 +45,7 @@ class SkelDiffusionConfig:
         times: Times of the noise schedule.
         steps: Network evaluations for a clip made from noise; "edit" takes its share of them. With guidance each is
             one of twice as many clips.
-        solver: One of `diffusion.SOLVERS`.
+        solver: One of `SOLVERS`.
         guidance: Weight of what conditions change (classifier-free guidance, Ho & Salimans 2022); 1 turns it off.
         sources: What clips are made from, by weight; a clip of a class starts from
             "code": a real clip's code (Dong 2026);
