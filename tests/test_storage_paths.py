@@ -389,6 +389,15 @@ def test_folder_and_file_of_the_same_name(tmp_path: Path) -> None:
     assert [o.key for o in s.list()] == ["a", "d/x"]
 
 
+def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
+    Storage(tmp_path / "a" / "b").check()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match="same name"):
+        Storage(tmp_path / "file" / "below").check()
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_folder_that_may_not_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
