@@ -32,7 +32,7 @@ SPARE_CPUS = 2
 where actors hold every CPU it is never scheduled and the job hangs silently (ray#44687)."""
 
 NO_PREEMPTION = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-"""Nobody takes this machine away with a warning, and Ray Train's watcher for it is a process more for each training."""
+"""Of a private Ray: no cloud takes its node away, and Ray Train's watcher for that is a process more per training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

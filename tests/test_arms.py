@@ -16,22 +16,9 @@ from motionsynth.augment_config import NONE
 from motionsynth.beds import BedSpec, make_bed
 from motionsynth.errors import InputError
 from motionsynth.motion import MotionSet
-from motionsynth.protocol import (
-    ScoreRecord,
-    arms_of,
-    for_bed,
-)
-from motionsynth.recognition_config import RecogniserTraining
+from motionsynth.protocol import ScoreRecord, arms_of, for_bed
 from motionsynth.rivals import interpolate_clips
-from motionsynth.splits import Split
-from tests.tiny_motion import make_tiny_set
-
-MOTIONS = make_tiny_set(2)
-SPLITS = (Split(name="cross_subject", by="subject", train=("01", "02", "03"), test=("04",)),)
-QUICK = RecogniserTraining(steps=10, batch=8)
-
-
-EVERY_ARM = (*arms_of(("gan",), "rare"), "tstr:gan")
+from tests.test_protocol import EVERY_ARM, MOTIONS, QUICK, SPLITS
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,14 @@ def look():
 seen, where = ray.get(look.remote())
 assert seen == {"AWS_REGION": "us-east-9", "OMP_NUM_THREADS": "1"}, seen
 assert where.startswith(os.getcwd()), where
+
+@ray.remote
+def watches_for_preemption():
+    from ray._private.ray_constants import env_bool
+    from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
+    return env_bool(ENABLE_PREEMPTION_WATCHER_ENV_VAR, True)
+
+assert not ray.get(watches_for_preemption.remote())
 assert first.started and not second.started
 assert first.cpus == second.cpus == 3.0 and first.address == "local"
 assert ray.cluster_resources()["object_store_memory"] < 500e6

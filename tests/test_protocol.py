@@ -29,8 +29,6 @@ from tests.tiny_motion import make_tiny_set
 MOTIONS = make_tiny_set(2)
 SPLITS = (Split(name="cross_subject", by="subject", train=("01", "02", "03"), test=("04",)),)
 QUICK = RecogniserTraining(steps=10, batch=8)
-
-
 EVERY_ARM = (*arms_of(("gan",), "rare"), "tstr:gan")
 
 

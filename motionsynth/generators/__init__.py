@@ -57,18 +57,18 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _found(name: str, which: int) -> Any:
+def _places(name: str) -> tuple[str, str]:
     if name not in GENERATORS:
         raise InputError(f"Unknown generator '{name}'. Known: {', '.join(sorted(GENERATORS))}.")
-    return resolve_name(GENERATORS[name][which])
+    return GENERATORS[name]
 
 
 def _generator(name: str) -> type[Generator]:
-    return _found(name, 0)
+    return resolve_name(_places(name)[0])
 
 
 def _config(name: str) -> type:
-    return _found(name, 1)
+    return resolve_name(_places(name)[1])
 
 
 def build_config(name: str, values: Mapping[str, Any]) -> Any:
