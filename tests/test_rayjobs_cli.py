@@ -82,7 +82,7 @@ def verb(options):
         return {"answer": ray.get(chatter.remote()), "started": connection.started}
     if options.do == "lose an actor":
         import os, pathlib, ray
-        died = pathlib.Path(options.storage) / "died"
+        died = pathlib.Path(__file__).with_name("died")
         options.connect(options.open_storage())
 
         @ray.remote(max_restarts=3, max_task_retries=-1)
