@@ -148,6 +148,16 @@ def kinetic_gan_apart() -> Recipe:
     )
 
 
+def part_mix() -> Recipe:
+    """Parts of other people's bodies, without a network: one step, in which nothing is learned."""
+    return replace(
+        motion_gan(),
+        generator="part_mix",
+        generator_config=build_config("part_mix", {}),
+        training=TrainingConfig(steps=1, rare_steps=0),
+    )
+
+
 def skel_diffusion() -> Recipe:
     """Diffusion on features of 32 frames; what a step costs: `python -m benchmarks.train --bf16`."""
     return replace(
@@ -213,6 +223,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "kinetic_gan": kinetic_gan,
     "kinetic_gan_published": kinetic_gan_published,
     "kinetic_gan_apart": kinetic_gan_apart,
+    "part_mix": part_mix,
     "skel_diffusion": skel_diffusion,
     "skel_diffusion_published": skel_diffusion_published,
     "demo": demo,

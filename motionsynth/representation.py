@@ -79,23 +79,6 @@ class Representation(nn.Module):
         self.register_buffer("mean", torch.zeros(at))
         self.register_buffer("std", torch.ones(at))
 
-    def headings(self, x: Tensor) -> Tensor:
-        """Angle (radians) by which each body is turned from +z about the vertical: [B, M, T, V, 3] -> [B, M, T].
-
-        The sideways axis is smoothed before it is normalised: where a lying body hides it, its neighbours decide.
-        """
-        t = self.skeleton.torso
-        across = (
-            x[..., t["right_hip"], :]
-            - x[..., t["left_hip"], :]
-            + x[..., t["right_shoulder"], :]
-            - x[..., t["left_shoulder"], :]
-        )
-        frames = torch.arange(x.shape[2], dtype=x.dtype, device=x.device)
-        weight = (-0.5 * ((frames[:, None] - frames) / SMOOTHING).square()).exp()
-        across = (weight / weight.sum(1, keepdim=True)) @ across
-        return torch.atan2(across[..., 2], -across[..., 0])
-
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Positions [B, M, T, V, 3], T of at least 2 -> features [B, T, D] in their own units, and the start [B, 3].
 
@@ -103,18 +86,18 @@ class Representation(nn.Module):
         features leave open. A person who is zeros throughout has features of no meaning: mask them; gaps are to be
         filled first (`transfer.fill_absent`).
         """
-        yaw = self.headings(x)
+        yaw = headings(x, self.skeleton)
         root = x[..., self.skeleton.root, :]
         parts: list[Tensor] = []
         for m in range(self.persons):
             here, angle = root[:, m], yaw[:, m]
             ground = here * here.new_tensor([1, 0, 1])
-            local = _turn(x[:, m] - ground[:, :, None], -angle[..., None])
+            local = turn(x[:, m] - ground[:, :, None], -angle[..., None])
             if m == 0:
-                step = _turn(_ahead(here), -angle)
+                step = turn(_ahead(here), -angle)
                 parts += [_wrap(_ahead(angle))[..., None], step[..., ::2], here[..., 1:2]]
             else:
-                place = _turn(here - root[:, 0], -yaw[:, 0])
+                place = turn(here - root[:, 0], -yaw[:, 0])
                 facing = angle - yaw[:, 0]
                 parts += [
                     place[..., ::2],
@@ -124,7 +107,7 @@ class Representation(nn.Module):
             made = {
                 "positions": lambda local=local: local[:, :, self.others],
                 "rotations": lambda local=local: self._rotations(local),
-                "velocities": lambda m=m, angle=angle: _turn(_ahead(x[:, m]), -angle[..., None]),
+                "velocities": lambda m=m, angle=angle: turn(_ahead(x[:, m]), -angle[..., None]),
                 "contacts": lambda m=m: (_ahead(x[:, m])[:, :, self.feet].norm(dim=-1) < CONTACT_STEP).to(
                     x.dtype
                 ),
@@ -147,7 +130,7 @@ class Representation(nn.Module):
         start = features.new_zeros(b, 3) if start is None else start
         yaw0 = _before(part(0, "turn")[..., 0], start[:, 2:])
         step = part(0, "step")
-        walked = _turn(torch.stack([step[..., 0], torch.zeros_like(step[..., 0]), step[..., 1]], -1), yaw0)
+        walked = turn(torch.stack([step[..., 0], torch.zeros_like(step[..., 0]), step[..., 1]], -1), yaw0)
         x0, z0 = (_before(walked[..., c], start[:, i : i + 1]) for i, c in enumerate((0, 2)))
         out = []
         for m in range(self.persons):
@@ -157,12 +140,12 @@ class Representation(nn.Module):
             else:
                 place, facing = part(m, "place"), part(m, "facing")
                 across = torch.stack([place[..., 0], torch.zeros_like(x0), place[..., 1]], -1)
-                ground = out[0][1] + _turn(across, yaw0)
+                ground = out[0][1] + turn(across, yaw0)
                 yaw = yaw0 + torch.atan2(facing[..., 1], facing[..., 0])
             joints = features.new_zeros(b, t, self.skeleton.num_joints, 3)
             joints[:, :, self.others] = part(m, "positions").unflatten(-1, (-1, 3))
             joints[:, :, self.skeleton.root, 1] = height
-            out.append((_turn(joints, yaw[..., None]) + ground[:, :, None], ground))
+            out.append((turn(joints, yaw[..., None]) + ground[:, :, None], ground))
         return torch.stack([x for x, _ in out], 1)
 
     @torch.no_grad()
@@ -237,7 +220,25 @@ def _before(steps: Tensor, start: Tensor) -> Tensor:
     return torch.cat([start, start + steps[:, :-1].cumsum(1)], 1)
 
 
-def _turn(x: Tensor, angle: Tensor) -> Tensor:
+def headings(x: Tensor, skeleton: Skeleton) -> Tensor:
+    """Angle (radians) by which each body is turned from +z about the vertical: [B, M, T, V, 3] -> [B, M, T].
+
+    The sideways axis is smoothed before it is normalised: where a lying body hides it, its neighbours decide.
+    """
+    t = skeleton.torso
+    across = (
+        x[..., t["right_hip"], :]
+        - x[..., t["left_hip"], :]
+        + x[..., t["right_shoulder"], :]
+        - x[..., t["left_shoulder"], :]
+    )
+    frames = torch.arange(x.shape[2], dtype=x.dtype, device=x.device)
+    weight = (-0.5 * ((frames[:, None] - frames) / SMOOTHING).square()).exp()
+    across = (weight / weight.sum(1, keepdim=True)) @ across
+    return torch.atan2(across[..., 2], -across[..., 0])
+
+
+def turn(x: Tensor, angle: Tensor) -> Tensor:
     """Vectors [..., 3] turned about the vertical by angles [...] (radians), as `motion.rotate_y`."""
     c, s = angle.cos(), angle.sin()
     return torch.stack([c * x[..., 0] + s * x[..., 2], x[..., 1], c * x[..., 2] - s * x[..., 0]], -1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ class Trainer:
                 "use fewer workers."
             )
         self.generator, self.config, self.seed, self.rank, self.world = generator, config, seed, rank, world
-        self.device = next(generator.parameters()).device
+        self.device = next(chain(generator.parameters(), generator.buffers())).device
         self.sampler = Sampler(train, generator.context, config, generator.frames, seed)
         generator.prepare(self._everything())
         self.average = [p.detach().clone() for p in generator.averaged()]
@@ -215,7 +216,8 @@ class Trainer:
             optimiser.step()
         logged |= {f"diagnostic/{k}": v for k, v in self.generator.diagnostics().items()}
         decay = min(self.config.average, (1 + self.step) / (10 + self.step))
-        get_ema_multi_avg_fn(decay)(self.average, tuple(self.generator.averaged()), self.step)
+        if self.average:
+            get_ema_multi_avg_fn(decay)(self.average, tuple(self.generator.averaged()), self.step)
         self.step += 1
         return logged
 

@@ -186,7 +186,7 @@ def test_parameter_groups_are_disjoint_and_complete(name: str, tiny_set: MotionS
         assert len(listed) == len(set(listed)) and set(listed) <= every
         assert stage == 2 or set(listed) == every
     averaged = [id(p) for p in generator.averaged()]
-    assert averaged and len(averaged) == len(set(averaged)) and set(averaged) <= every
+    assert bool(averaged) == bool(every) and len(averaged) == len(set(averaged)) and set(averaged) <= every
 
 
 @BODIES

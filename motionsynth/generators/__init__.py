@@ -35,6 +35,10 @@ GENERATORS: dict[str, tuple[str, str]] = {
         "motionsynth.generators.motion_gan:MotionGAN",
         "motionsynth.generators.motion_gan_config:MotionGANConfig",
     ),
+    "part_mix": (
+        "motionsynth.generators.part_mix:PartMix",
+        "motionsynth.generators.part_mix_config:PartMixConfig",
+    ),
     "skel_diffusion": (
         "motionsynth.generators.skel_diffusion:SkelDiffusion",
         "motionsynth.generators.diffusion_config:SkelDiffusionConfig",

@@ -69,21 +69,15 @@ def fill_absent(x: Tensor) -> Tensor:
     return x.gather(2, gap.argmin(-1)[..., None, None].expand_as(x))
 
 
-class AnchorStyles(nn.Module):
-    """Training clips as styles, whatever a generator takes for one; fitted once the generator is trained.
-
-    Sizes follow from the context alone, so that a checkpoint's tensors fit a freshly built generator.
+class AnchorClips(nn.Module):
+    """Which training clips are kept, and who may lend to whom; sizes follow from the context alone, so that a
+    checkpoint's tensors fit a freshly built generator.
 
     Args:
         context: Of the training clips.
-        style: Numbers of a style.
     """
 
-    styles: Tensor
-    apart: Tensor
-    spread: Tensor
-
-    def __init__(self, context: Context, style: int) -> None:
+    def __init__(self, context: Context) -> None:
         super().__init__()
         self.class_names = context.class_names
         self.picks = [
@@ -99,30 +93,10 @@ class AnchorStyles(nn.Module):
         self.ids = [ids[i] for ids, pick in zip(context.clips, self.picks, strict=True) for i in pick]
         many = [c for c, n in enumerate(size) if n > 1]
         self.lenders = [c for c in many if c not in context.rare] or many
-        self.register_buffer("styles", torch.zeros(sum(size), style))
-        # Of clips of one class, by place in it; and its median over the class (0: nothing is known of its spread).
-        self.register_buffer("apart", torch.zeros(sum(size), PER_CLASS))
-        self.register_buffer("spread", torch.zeros(len(size)))
 
-    @torch.no_grad()
-    def keep(self, clips: Batch, styles: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep styles [B, S] of all training clips, in their order.
-
-        Returns:
-            The positions of the anchors among the clips, [A], and the anchors with absences filled.
-        """
-        where = [(clips.y == c).nonzero()[:, 0][torch.from_numpy(p)] for c, p in enumerate(self.picks)]
-        at = torch.cat(where)
-        self.styles.copy_(styles[at])
-        filled = fill_absent(clips.x[at])
-        poses = filled.flatten(1)
-        for c, m in enumerate(self.members):
-            if len(m) > 1:
-                self.apart[m, : len(m)] = torch.cdist(
-                    poses[m], poses[m], compute_mode="donot_use_mm_for_euclid_dist"
-                )
-                self.spread[c] = torch.pdist(poses[m]).median()
-        return at, filled
+    def among(self, y: Tensor) -> Tensor:
+        """Where the anchors are, [A], among all training clips, whose classes are y [B]."""
+        return torch.cat([(y == c).nonzero()[:, 0][torch.from_numpy(p)] for c, p in enumerate(self.picks)])
 
     def check(self, labels: Sequence[int]) -> None:
         """Refuse a request for a class without an anchor.
@@ -135,6 +109,46 @@ class AnchorStyles(nn.Module):
                 f"Class '{self.class_names[bare[0]]}' has no training clip that a synthetic one could start from; "
                 "leave the class out of the request."
             )
+
+
+class AnchorStyles(AnchorClips):
+    """Training clips as styles, whatever a generator takes for one; fitted once the generator is trained.
+
+    Args:
+        context: Of the training clips.
+        style: Numbers of a style.
+    """
+
+    styles: Tensor
+    apart: Tensor
+    spread: Tensor
+
+    def __init__(self, context: Context, style: int) -> None:
+        super().__init__(context)
+        clips, classes = len(self.ids), len(self.members)
+        self.register_buffer("styles", torch.zeros(clips, style))
+        # Of clips of one class, by place in it; and its median over the class (0: nothing is known of its spread).
+        self.register_buffer("apart", torch.zeros(clips, PER_CLASS))
+        self.register_buffer("spread", torch.zeros(classes))
+
+    @torch.no_grad()
+    def keep(self, clips: Batch, styles: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep styles [B, S] of all training clips, in their order.
+
+        Returns:
+            The positions of the anchors among the clips, [A], and the anchors with absences filled.
+        """
+        at = self.among(clips.y)
+        self.styles.copy_(styles[at])
+        filled = fill_absent(clips.x[at])
+        poses = filled.flatten(1)
+        for c, m in enumerate(self.members):
+            if len(m) > 1:
+                self.apart[m, : len(m)] = torch.cdist(
+                    poses[m], poses[m], compute_mode="donot_use_mm_for_euclid_dist"
+                )
+                self.spread[c] = torch.pdist(poses[m]).median()
+        return at, filled
 
     def draw(self, label: int, rng: np.random.Generator) -> tuple[int, int, int]:
         """(anchor, and the two clips of one common class that lend their difference) for a clip of a class.

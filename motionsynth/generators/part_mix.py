@@ -1,0 +1,140 @@
+"""Other people's arms, legs and trunks on real clips of a rare class: transfer between classes without a network.
+
+A clip of a class keeps the parts that tell it; one or two of the others come from a clip of a common class, whoever
+that shows and whatever they do with them (mixing of body parts, as in Shap-Mix, Zhang et al., IJCAI 2024; theirs asks a
+recogniser which parts matter and mixes the labels, too). Which parts tell a class is measured on the training clips
+(`body_parts`). Where all of them do, a clip takes parts of its own class's other clips.
+
+Shape letters: A anchors, B clips, M persons, T frames, N bones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from motionsynth.augment import whole
+from motionsynth.generators.base import Batch, Context, Generator, SampleRequest, request_rng, rigid_resample
+from motionsynth.generators.body_parts import PARTS, free_parts, part_bones, told_apart
+from motionsynth.generators.part_mix_config import PartMixConfig
+from motionsynth.generators.transfer import AnchorClips, Body, fill_absent
+from motionsynth.motion import Motion
+from motionsynth.representation import headings, turn
+
+
+class AnchorBodies(AnchorClips):
+    """Training clips as bodies, the way each is turned, and how well each part tells the classes apart."""
+
+    root: Tensor
+    direction: Tensor
+    length: Tensor
+    heading: Tensor
+    told: Tensor
+
+    def __init__(self, context: Context, frames: int) -> None:
+        super().__init__(context)
+        self.frames, self.skeleton = frames, context.skeleton
+        a, m, bones, k = (
+            len(self.ids), context.num_persons, len(self.skeleton.bones), len(context.class_names),
+        )  # fmt: skip
+        # Half precision: a quarter of a millimetre at half a metre, far below any sensor's noise.
+        self.register_buffer("root", torch.zeros(a, m, frames, 3, dtype=torch.float16))
+        self.register_buffer("direction", torch.zeros(a, m, frames, bones, 3, dtype=torch.float16))
+        self.register_buffer("length", torch.zeros(a, m, bones))
+        self.register_buffer("heading", torch.zeros(a, m, frames))
+        self.register_buffer("told", torch.ones(len(PARTS), k, k))
+
+    @torch.no_grad()
+    def fit(self, clips: Batch) -> None:
+        """Keep what sampling needs of the training clips."""
+        at = self.among(clips.y)
+        x = whole(fill_absent(clips.x[at]), self.frames)
+        body = Body.split(x, self.skeleton)
+        self.root.copy_(body.root)
+        self.direction.copy_(body.direction)
+        self.length.copy_(body.length)
+        self.heading.copy_(headings(x, self.skeleton))
+        self.told.copy_(told_apart(x, clips.y[at], self.skeleton, self.told.shape[1]))
+
+    def mixed(self, at: Tensor, lender: Tensor, taken: Tensor) -> Tensor:
+        """Clips of which some bones turn as another clip's do, each as seen from its own body.
+
+        Args:
+            at, lender: Anchors, [B].
+            taken: bool [B, N], the bones that the lender gives.
+
+        Returns:
+            [B, M, frames, V, 3], metres; a person whom the lender lacks keeps all bones.
+        """
+        lent = self.direction[lender].float()
+        lent = turn(lent, (self.heading[at] - self.heading[lender])[..., None])
+        there = (self.length[lender] > 0).any(-1)[:, :, None, None, None]
+        direction = torch.where(taken[:, None, None, :, None] & there, lent, self.direction[at].float())
+        return Body(root=self.root[at].float(), direction=direction, length=self.length[at]).join(
+            self.skeleton
+        )
+
+
+class PartMix(Generator):
+    """See the module; registered as `part_mix`."""
+
+    name = "part_mix"
+    terms: Mapping[str, tuple[str, ...]] = {}
+    fitted = ("anchors.",)
+    sampling = ("most", "told", "others")
+
+    config: PartMixConfig
+    bones: Tensor
+
+    def __init__(self, config: PartMixConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.anchors = AnchorBodies(context, config.frames)
+        self.register_buffer("bones", part_bones(context.skeleton), persistent=False)
+
+    def losses(self, batch: Batch, group: str) -> dict[str, Tensor]:
+        """None: there is nothing to train."""
+        return {}
+
+    def parameter_groups(self, stage: int) -> dict[str, list[nn.Parameter]]:
+        """None: there is nothing to train."""
+        return {}
+
+    def prepare(self, clips: Batch) -> None:
+        """Keep the training clips, and measure which parts tell their classes."""
+        self.anchors.fit(clips)
+
+    def free(self, label: int) -> list[int]:
+        """Parts (places in `PARTS`) of a class that may come from other classes' clips."""
+        return free_parts(self.anchors.told, self.config.told, self.config.others)[label]
+
+    @torch.no_grad()
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Motion]:
+        """Clips of the class, as long as the training clip that each starts from, with parts of others."""
+        if not requests:
+            return []
+        anchors = self.anchors
+        anchors.check([r.label for r in requests])
+        free = {label: self.free(label) for label in {r.label for r in requests}}
+        draws = [self._draw(r, free[r.label]) for r in requests]
+        device = anchors.root.device
+        at, lender = (torch.tensor([d[i] for d in draws], device=device) for i in range(2))
+        taken = torch.stack([self.bones[d[2]].any(0) for d in draws])
+        made = anchors.mixed(at, lender, taken).cpu().numpy()
+        clips = []
+        for request, (a, _, _), x in zip(requests, draws, made, strict=True):
+            frames, persons = anchors.shapes[a]
+            positions = rigid_resample(x[:persons], frames, self.context.skeleton)
+            clips.append(self.to_motion(request, positions, anchors.ids[a]))
+        return clips
+
+    def _draw(self, request: SampleRequest, free: list[int]) -> tuple[int, int, list[int]]:
+        """The clip that one starts from, the clip that lends, and which parts."""
+        rng, anchors = request_rng(request), self.anchors
+        at = int(rng.choice(anchors.members[request.label]))
+        lenders = anchors.lenders if free and anchors.lenders else [request.label]
+        lender = int(rng.choice(anchors.members[lenders[rng.integers(len(lenders))]]))
+        parts = free or list(range(len(PARTS)))
+        size = min(len(parts), int(rng.integers(1, self.config.most + 1)))
+        return at, lender, rng.choice(parts, size, replace=False).tolist()
