@@ -23,7 +23,8 @@ from tests.tiny_motion import make_tiny_set
 from tests.tiny_pairs import make_pair_set
 
 WALK, WAVE_LEFT, WAVE_RIGHT = range(3)
-EVERYTHING = {"told": 1.0, "others": 0}
+KEEPING = {"told": 0.7, "others": 1}
+"""With one other class as enough, legs and trunk of who waves are anybody's."""
 
 
 def wanted(labels: list[int]) -> list[SampleRequest]:
@@ -100,8 +101,8 @@ def test_a_part_is_free_where_enough_others_have_it() -> None:
 
 
 def test_a_clip_keeps_the_parts_that_tell_it_and_takes_others_from_common_classes(takes: MotionSet) -> None:
-    """With one other class as enough, legs and trunk of who waves are anybody's, also a walker's."""
-    model = ready(takes, rare=(WAVE_RIGHT,), others=1, told=0.7)
+    """Who waves may have a walker's legs."""
+    model = ready(takes, rare=(WAVE_RIGHT,), **KEEPING)
     free = [PARTS[p] for p in model.free(WAVE_RIGHT)]
     assert "legs" in free and not {"left_arm", "right_arm"} & set(free)
     real = {m.sample_id: m for m in takes.motions}
@@ -142,7 +143,7 @@ def test_what_is_lent_is_turned_with_the_body(takes: MotionSet) -> None:
 
 
 def test_a_class_that_every_part_tells_takes_parts_of_its_own(takes: MotionSet) -> None:
-    model = ready(takes, rare=(WAVE_RIGHT,), others=3)
+    model = ready(takes, rare=(WAVE_RIGHT,), told=0.7, others=3)
     assert model.free(WAVE_RIGHT) == []  # there are not that many other classes
     label = np.concatenate([np.full(len(m), c) for c, m in enumerate(model.anchors.members)])
     for request in wanted([WAVE_RIGHT] * 20):
@@ -154,8 +155,8 @@ def test_a_class_that_every_part_tells_takes_parts_of_its_own(takes: MotionSet) 
     assert np.abs(clip.positions - there).max() < 0.02
 
 
-def test_rare_classes_lend_nothing_and_sampling_may_free_every_part(takes: MotionSet) -> None:
-    model = ready(takes, rare=(WAVE_LEFT, WAVE_RIGHT), **EVERYTHING)
+def test_rare_classes_lend_nothing_and_by_default_every_part_is_free(takes: MotionSet) -> None:
+    model = ready(takes, rare=(WAVE_LEFT, WAVE_RIGHT))
     assert model.free(WAVE_LEFT) == [0, 1, 2, 3]
     label = np.concatenate([np.full(len(m), c) for c, m in enumerate(model.anchors.members)])
     draws = [model._draw(r, model.free(WAVE_LEFT)) for r in wanted([WAVE_LEFT] * 40)]
@@ -166,7 +167,7 @@ def test_rare_classes_lend_nothing_and_sampling_may_free_every_part(takes: Motio
 
 def test_a_person_whom_the_lender_lacks_stays_whole() -> None:
     pairs = make_pair_set()
-    model = ready(pairs, **EVERYTHING)
+    model = ready(pairs)
     members = model.anchors.members
     at, alone = torch.tensor(members[0][:1]), torch.tensor(members[2][:1])
     every = torch.ones(1, len(pairs.skeleton.bones), dtype=torch.bool)

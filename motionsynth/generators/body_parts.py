@@ -96,7 +96,7 @@ def _right_neighbours(poses: Tensor, one: np.ndarray, other: np.ndarray, n: int)
 
 
 def free_parts(told: Tensor, below: float, others: int) -> list[list[int]]:
-    """For each class the parts (places in `PARTS`) that do not tell it: at least `others` classes have them, too.
+    """For each class the parts (places in `PARTS`) that do not tell it: `others` or more classes have them, too.
 
     Args:
         told: See `told_apart`.

@@ -1,9 +1,9 @@
 """Other people's arms, legs and trunks on real clips of a rare class: transfer between classes without a network.
 
-A clip of a class keeps the parts that tell it; one or two of the others come from a clip of a common class, whoever
-that shows and whatever they do with them (mixing of body parts, as in Shap-Mix, Zhang et al., IJCAI 2024; theirs asks a
-recogniser which parts matter and mixes the labels, too). Which parts tell a class is measured on the training clips
-(`body_parts`). Where all of them do, a clip takes parts of its own class's other clips.
+One or two parts of a real clip's body move as those of a clip of a common class do, whoever that shows; the rest stays,
+and with it the label. Mixing of body parts, as in Shap-Mix (Zhang et al., IJCAI 2024), which besides asks a recogniser
+which parts matter and mixes the labels, too. Here the training clips may tell which parts a class shares with others
+(`PartMixConfig.told`, `body_parts`); a class that shares none then takes parts of its own class's other clips.
 
 Shape letters: A anchors, B clips, M persons, T frames, N bones.
 """

@@ -17,16 +17,16 @@ class PartMixConfig:
     Attributes:
         frames: At which clips are kept; what is made is resampled to a real clip's length.
         most: Parts that a clip takes: between one and so many.
-        told: Two classes have a part in common where its nearest neighbour names the class in at most this share of
-            cases (0.5 is chance; see `body_parts.told_apart`).
-        others: A part that a class has in common with so many others does not tell it, and may come from anybody.
+        told, others: A clip may take those parts of common classes' clips that its class has in common with so many
+            `others`: that tell the two apart in at most the share `told` of cases (0.5 is chance; see
+            `body_parts.told_apart`). By default all; 0.65 and 2 keep what tells a class.
         loss_weights: None; there is nothing to train.
     """
 
     frames: int = 64
     most: int = 2
-    told: float = 0.65
-    others: int = 2
+    told: float = 1.0
+    others: int = 0
     loss_weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
