@@ -255,12 +255,16 @@ def get_recipe(name: str) -> Recipe:
 def with_clips_seen(recipe: Recipe, clips: int) -> Recipe:
     """The recipe, and all that it is compared with, on a budget of training clips seen; the stages keep their shares.
 
+    A generator without loss terms learns nothing, and keeps its one step.
+
     Raises:
         InputError: not even one batch.
     """
 
     def limited(one: Recipe) -> Recipe:
         plan = one.training
+        if not one.generator_config.loss_weights:
+            return one
         if clips < plan.batch:
             raise InputError(
                 f"The budget of clips seen is {clips}; {one.generator} needs at least one batch of {plan.batch}."

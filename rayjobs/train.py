@@ -462,9 +462,8 @@ def report(result: Mapping[str, Any]) -> None:
         terms = "  ".join(
             f"{k.split('/')[-1]} {v:.3f}" for k, v in bed["metrics"].items() if not k.startswith("critic")
         )
-        print(
-            f"{bed['generator']} on {bed['bed']}: step {bed['step']}, {bed['clips_seen']:,} clips seen  {terms}"
-        )
+        seen = f"{bed['generator']} on {bed['bed']}: step {bed['step']}, {bed['clips_seen']:,} clips seen"
+        print(f"{seen}  {terms}".rstrip())
     print(f"trained {result['trained']} of {len(result['beds'])} draws in {result['seconds']:.0f} s")
 
 

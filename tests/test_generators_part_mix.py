@@ -103,7 +103,7 @@ def test_a_part_is_free_where_enough_others_have_it() -> None:
 def test_a_clip_keeps_the_parts_that_tell_it_and_takes_others_from_common_classes(takes: MotionSet) -> None:
     """Who waves may have a walker's legs."""
     model = ready(takes, rare=(WAVE_RIGHT,), **KEEPING)
-    free = [PARTS[p] for p in model.free(WAVE_RIGHT)]
+    free = [PARTS[p] for p in model.free()[WAVE_RIGHT]]
     assert "legs" in free and not {"left_arm", "right_arm"} & set(free)
     real = {m.sample_id: m for m in takes.motions}
     walked, labels = 0, {i: m.label for i, m in real.items()}
@@ -144,7 +144,7 @@ def test_what_is_lent_is_turned_with_the_body(takes: MotionSet) -> None:
 
 def test_a_class_that_every_part_tells_takes_parts_of_its_own(takes: MotionSet) -> None:
     model = ready(takes, rare=(WAVE_RIGHT,), told=0.7, others=3)
-    assert model.free(WAVE_RIGHT) == []  # there are not that many other classes
+    assert model.free()[WAVE_RIGHT] == []  # there are not that many other classes
     label = np.concatenate([np.full(len(m), c) for c, m in enumerate(model.anchors.members)])
     for request in wanted([WAVE_RIGHT] * 20):
         at, lender, parts = model._draw(request, [])
@@ -157,9 +157,9 @@ def test_a_class_that_every_part_tells_takes_parts_of_its_own(takes: MotionSet) 
 
 def test_rare_classes_lend_nothing_and_by_default_every_part_is_free(takes: MotionSet) -> None:
     model = ready(takes, rare=(WAVE_LEFT, WAVE_RIGHT))
-    assert model.free(WAVE_LEFT) == [0, 1, 2, 3]
+    assert model.free()[WAVE_LEFT] == [0, 1, 2, 3]
     label = np.concatenate([np.full(len(m), c) for c, m in enumerate(model.anchors.members)])
-    draws = [model._draw(r, model.free(WAVE_LEFT)) for r in wanted([WAVE_LEFT] * 40)]
+    draws = [model._draw(r, model.free()[WAVE_LEFT]) for r in wanted([WAVE_LEFT] * 40)]
     assert {int(label[lender]) for _, lender, _ in draws} == {WALK}
     assert {p for *_, parts in draws for p in parts} == {0, 1, 2, 3}
     assert {len(parts) for *_, parts in draws} == {1, 2}

@@ -77,6 +77,11 @@ def test_an_equal_budget_of_clips_seen() -> None:
         with_clips_seen(recipe, 20)
 
 
+def test_what_learns_nothing_has_no_use_for_a_budget() -> None:
+    both = with_clips_seen(get_recipe("motion_gan,part_mix"), 4_800)
+    assert [r.training.steps + r.training.rare_steps for r in both.each] == [100, 1]
+
+
 def test_rivals_are_known_and_named_once() -> None:
     recipe = get_recipe("motion_gan")
     assert recipe.rivals == ("adjusted", "interpolation", "difference", "feature")

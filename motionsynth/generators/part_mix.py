@@ -105,9 +105,9 @@ class PartMix(Generator):
         """Keep the training clips, and measure which parts tell their classes."""
         self.anchors.fit(clips)
 
-    def free(self, label: int) -> list[int]:
-        """Parts (places in `PARTS`) of a class that may come from other classes' clips."""
-        return free_parts(self.anchors.told, self.config.told, self.config.others)[label]
+    def free(self) -> list[list[int]]:
+        """For each class the parts (places in `PARTS`) that may come from other classes' clips."""
+        return free_parts(self.anchors.told, self.config.told, self.config.others)
 
     @torch.no_grad()
     def sample(self, requests: Sequence[SampleRequest]) -> list[Motion]:
@@ -116,7 +116,7 @@ class PartMix(Generator):
             return []
         anchors = self.anchors
         anchors.check([r.label for r in requests])
-        free = {label: self.free(label) for label in {r.label for r in requests}}
+        free = self.free()
         draws = [self._draw(r, free[r.label]) for r in requests]
         device = anchors.root.device
         at, lender = (torch.tensor([d[i] for d in draws], device=device) for i in range(2))
