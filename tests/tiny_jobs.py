@@ -25,7 +25,7 @@ from storage.checkpoints import load_checkpoint, save_checkpoint
 from storage.dataset import write_dataset
 from storage.header import Header
 from storage.shards import GenerationRequest
-from tests.tiny_generators import small_generator
+from tests.tiny_generators import ready_generator
 
 CHECKPOINT = "runs/r/generator"
 SPLIT = Split(name="cross_subject", by="subject", train=("01", "02", "03"), test=("04",))
@@ -49,7 +49,7 @@ def one_thread() -> Iterator[None]:
 
 def save(storage: Storage, name: str, tiny_set: MotionSet, seed: int = 0) -> str:
     """A small generator with fresh weights as a checkpoint; its prefix."""
-    generator = small_generator(name, tiny_set, seed=seed)
+    generator = ready_generator(name, tiny_set, seed=seed)
     content = {
         "generator": name,
         "generator_config": dataclasses.asdict(generator.config),
