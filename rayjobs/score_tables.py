@@ -175,9 +175,11 @@ def report(result: Mapping[str, Any]) -> None:
             print(
                 f"\nrecall (%) of each class while it is rare, {name}: " + ", ".join(r["arm"] for r in rows)
             )
-        for c in rows[0]["rare_recalls"] if rows else ():
+        listed = rows[0]["rare_recalls"] if rows else {}
+        width = max((len(names[c]) for c in listed), default=0) + 2
+        for c in listed:
             print(
-                f"  {names[c]:<34}"
+                f"  {names[c]:<{width}}"
                 + "  ".join(f"{100 * r['rare_recalls'].get(c, math.nan):5.1f}" for r in rows)
             )
     if result["quality"]:
