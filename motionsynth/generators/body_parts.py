@@ -36,15 +36,21 @@ FEWEST = 3
 
 def part_bones(skeleton: Skeleton) -> Tensor:
     """bool [P, N]: which bones (in the order of `Skeleton.bones`) belong to each of `PARTS`."""
-    beyond = torch.from_numpy(skeleton.ancestors > 0)  # [V, N]
     child = [c for c, _ in skeleton.bones]
-    own = {
-        name: torch.stack([beyond[child, child.index(skeleton.torso[j])] for j in joints]).any(0)
-        & ~torch.tensor([c in [skeleton.torso[j] for j in joints] for c in child])
+    leads_to = torch.from_numpy(skeleton.ancestors > 0)[
+        child
+    ]  # [N, N]: through which bones one comes to a bone
+
+    def beyond(joint: int) -> Tensor:
+        own = child.index(joint)
+        return leads_to[:, own] & (torch.arange(len(child)) != own)
+
+    limbs = {
+        name: torch.stack([beyond(skeleton.torso[j]) for j in joints]).any(0)
         for name, joints in LIMBS.items()
     }
-    own["trunk"] = ~torch.stack(list(own.values())).any(0)
-    return torch.stack([own[name] for name in PARTS])
+    trunk = ~torch.stack(list(limbs.values())).any(0)
+    return torch.stack([(limbs | {"trunk": trunk})[name] for name in PARTS])
 
 
 def local_directions(direction: Tensor, angle: Tensor) -> Tensor:
