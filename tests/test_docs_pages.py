@@ -35,7 +35,7 @@ ALONE = ("docs/your-dataset.md", "docs/your-generator.md", "docs/publishing.md")
 ELSEWHERE = {
     r"HOST|BUCKET|s3://bucket|^ray |--address auto": "a cluster or a bucket; see test_rayjobs_submit.py and faults/",
     r"^kubectl": "a Kubernetes; see test_cluster_kuberay.py",
-    r"nucla|sbu|ui_prmd|utd_mhad|RAW_FOLDER|--run (motion_gan|skel_diffusion) ": "research data, hours; tables say the outcome",
+    r"nucla|sbu|ui_prmd|utd_mhad|RAW_FOLDER|--run (motion_gan|skel_diffusion) ": "research data, hours; see the tables",
     r" \.\.\. ": "abbreviated; see test_tuning_search.py",
     r"^(make|pip install|\. |\.venv/bin/pre-commit)|=faults.jsonl make": "what installs the tests and runs them",
     r"tests.faults.table": "a run of the fault suite",
