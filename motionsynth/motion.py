@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -219,15 +220,20 @@ def centre(positions: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     return ((positions - origin) * there[..., None, None]).astype(np.float32)
 
 
-def right_axis(positions: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """Unit right direction of a body on the ground, from hips and shoulders: [..., V, 3] -> [..., 3]."""
+def sideways(positions: Any, skeleton: Skeleton) -> Any:
+    """From left to right hip plus from left to right shoulder, of an array or tensor: [..., V, 3] -> [..., 3]."""
     t = skeleton.torso
-    across = (
+    return (
         positions[..., t["right_hip"], :]
         - positions[..., t["left_hip"], :]
         + positions[..., t["right_shoulder"], :]
         - positions[..., t["left_shoulder"], :]
-    ) * np.array([1.0, 0.0, 1.0], np.float32)
+    )
+
+
+def right_axis(positions: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """Unit right direction of a body on the ground, from hips and shoulders: [..., V, 3] -> [..., 3]."""
+    across = sideways(positions, skeleton) * np.array([1.0, 0.0, 1.0], np.float32)
     return across / np.maximum(np.linalg.norm(across, axis=-1, keepdims=True), 1e-8)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from motionsynth.errors import InputError
+from motionsynth.motion import sideways
 from motionsynth.representation_parts import PARTS
 from motionsynth.skeleton import Skeleton
 
@@ -225,13 +226,7 @@ def headings(x: Tensor, skeleton: Skeleton) -> Tensor:
 
     The sideways axis is smoothed before it is normalised: where a lying body hides it, its neighbours decide.
     """
-    t = skeleton.torso
-    across = (
-        x[..., t["right_hip"], :]
-        - x[..., t["left_hip"], :]
-        + x[..., t["right_shoulder"], :]
-        - x[..., t["left_shoulder"], :]
-    )
+    across = sideways(x, skeleton)
     frames = torch.arange(x.shape[2], dtype=x.dtype, device=x.device)
     weight = (-0.5 * ((frames[:, None] - frames) / SMOOTHING).square()).exp()
     across = (weight / weight.sum(1, keepdim=True)) @ across

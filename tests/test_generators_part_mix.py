@@ -5,17 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from motionsynth.errors import InputError
 from motionsynth.generators import Generator, SampleRequest, build_config
-from motionsynth.generators.body_parts import PARTS, free_parts, part_bones, told_apart
+from motionsynth.generators.body_parts import PARTS, free_parts, local_directions, part_bones, told_apart
 from motionsynth.generators.part_mix import PartMix
 from motionsynth.generators.transfer import Body
 from motionsynth.motion import MotionSet, canonical, resample, rotate_y
 from motionsynth.recipes import get_recipe
 from motionsynth.recognition import to_tensors
-from motionsynth.representation import headings, turn
 from motionsynth.skeleton import get_skeleton, shipped
 from motionsynth.training import Trainer, fit
 from tests.tiny_generators import ready_generator, small_generator
@@ -42,12 +40,6 @@ def takes() -> MotionSet:
     """Every performance once: of two cameras' clips of one, each is the other's nearest neighbour."""
     both = make_tiny_set(repetitions=2)
     return both.select([i for i, m in enumerate(both.motions) if m.view == "01"])
-
-
-def local(x: Tensor, motions: MotionSet) -> Tensor:
-    """Bone directions [B, M, T, N, 3] as each body sees them."""
-    body = Body.split(x, motions.skeleton)
-    return turn(body.direction, -headings(x, motions.skeleton)[..., None])
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -97,7 +89,8 @@ def test_a_part_is_free_where_enough_others_have_it() -> None:
     assert free_parts(told, 0.65, 2) == [[2], [], [], []]
     assert free_parts(told, 0.65, 1) == [[2], [2], [0, 2], [0, 2]]
     assert free_parts(told, 0.5, 1) == [[2], [2], [2], [2]]
-    assert free_parts(told, 1.0, 0) == [[0, 1, 2, 3]] * 4
+    assert free_parts(told, 1.0, 0) == free_parts(told, 1.0, 3) == [[0, 1, 2, 3]] * 4
+    assert free_parts(told, 1.0, 4) == [[]] * 4  # nobody is their own other
 
 
 def test_a_clip_keeps_the_parts_that_tell_it_and_takes_others_from_common_classes(takes: MotionSet) -> None:
@@ -134,8 +127,8 @@ def test_what_is_lent_is_turned_with_the_body(takes: MotionSet) -> None:
     legs = model.bones[PARTS.index("legs")]
     made = model.anchors.mixed(at, lender, legs.expand(2, -1))
     seen, lent = (
-        local(made, takes),
-        local(x[model.anchors.among(torch.from_numpy(takes.labels))][lender], takes),
+        local_directions(made, takes.skeleton),
+        local_directions(x[model.anchors.among(torch.from_numpy(takes.labels))][lender], takes.skeleton),
     )
     assert (seen - lent)[..., legs, :].abs().max() < 0.05
     arms = model.bones[:2].any(0)

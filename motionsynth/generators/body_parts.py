@@ -18,7 +18,6 @@ from motionsynth.generators.transfer import Body
 from motionsynth.representation import headings, turn
 from motionsynth.skeleton import Skeleton
 
-PARTS = ("left_arm", "right_arm", "legs", "trunk")
 LIMBS = {
     "left_arm": ("left_shoulder",),
     "right_arm": ("right_shoulder",),
@@ -26,6 +25,7 @@ LIMBS = {
 }
 """What lies beyond these joints of `Skeleton.torso`; the trunk is all the rest. Legs go together: one carries the
 weight that the other does not."""
+PARTS = (*LIMBS, "trunk")
 POSES = 16
 """Poses of a clip that are compared."""
 REPEATS = 5
@@ -37,25 +37,22 @@ FEWEST = 3
 def part_bones(skeleton: Skeleton) -> Tensor:
     """bool [P, N]: which bones (in the order of `Skeleton.bones`) belong to each of `PARTS`."""
     child = [c for c, _ in skeleton.bones]
-    leads_to = torch.from_numpy(skeleton.ancestors > 0)[
-        child
-    ]  # [N, N]: through which bones one comes to a bone
+    # [N, N]: through which bones one comes to a bone.
+    leads_to = torch.from_numpy(skeleton.ancestors > 0)[child]
 
     def beyond(joint: int) -> Tensor:
         own = child.index(joint)
         return leads_to[:, own] & (torch.arange(len(child)) != own)
 
-    limbs = {
-        name: torch.stack([beyond(skeleton.torso[j]) for j in joints]).any(0)
-        for name, joints in LIMBS.items()
-    }
-    trunk = ~torch.stack(list(limbs.values())).any(0)
-    return torch.stack([(limbs | {"trunk": trunk})[name] for name in PARTS])
+    limbs = torch.stack(
+        [torch.stack([beyond(skeleton.torso[j]) for j in joints]).any(0) for joints in LIMBS.values()]
+    )
+    return torch.cat([limbs, ~limbs.any(0, keepdim=True)])
 
 
-def local_directions(direction: Tensor, angle: Tensor) -> Tensor:
-    """Bone directions [A, M, T, N, 3] as seen from bodies that are turned by these headings, [A, M, T]."""
-    return turn(direction, -angle[..., None])
+def local_directions(x: Tensor, skeleton: Skeleton) -> Tensor:
+    """Bone directions of clips [A, M, T, V, 3] as each body sees them, however it is turned: [A, M, T, N, 3]."""
+    return turn(Body.split(x, skeleton).direction, -headings(x, skeleton)[..., None])
 
 
 def told_apart(x: Tensor, y: Tensor, skeleton: Skeleton, num_classes: int) -> Tensor:
@@ -73,7 +70,7 @@ def told_apart(x: Tensor, y: Tensor, skeleton: Skeleton, num_classes: int) -> Te
         float32 [P, K, K], symmetric.
     """
     at = torch.linspace(0, x.shape[2] - 1, POSES).round().long()
-    seen = local_directions(Body.split(x, skeleton).direction, headings(x, skeleton))[:, :, at]
+    seen = local_directions(x, skeleton)[:, :, at]
     told = torch.ones(len(PARTS), num_classes, num_classes)
     labels = y.cpu().numpy()
     members = [np.flatnonzero(labels == c) for c in range(num_classes)]
@@ -110,5 +107,6 @@ def free_parts(told: Tensor, below: float, others: int) -> list[list[int]]:
         others: One is not enough: the right and the wrong form of an exercise have nearly everything in common, and
             what little parts them must stay.
     """
-    shared = (told <= below).sum(-1)  # [P, K]
+    itself = torch.eye(told.shape[1], dtype=torch.bool, device=told.device)
+    shared = ((told <= below) & ~itself).sum(-1)  # [P, K]
     return [[p for p in range(len(PARTS)) if shared[p, c] >= others] for c in range(told.shape[1])]
