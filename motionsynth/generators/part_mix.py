@@ -25,26 +25,22 @@ from motionsynth.representation import headings, turn
 
 
 class AnchorBodies(AnchorClips):
-    """Training clips as bodies, the way each is turned, and how well each part tells the classes apart."""
+    """Training clips as bodies, and the way each is turned."""
 
     root: Tensor
     direction: Tensor
     length: Tensor
     heading: Tensor
-    told: Tensor
 
     def __init__(self, context: Context, frames: int) -> None:
         super().__init__(context)
         self.frames, self.skeleton = frames, context.skeleton
-        a, m, bones, k = (
-            len(self.ids), context.num_persons, len(self.skeleton.bones), len(context.class_names),
-        )  # fmt: skip
+        a, m, bones = len(self.ids), context.num_persons, len(self.skeleton.bones)
         # Half precision: a quarter of a millimetre at half a metre, far below any sensor's noise.
         self.register_buffer("root", torch.zeros(a, m, frames, 3, dtype=torch.float16))
         self.register_buffer("direction", torch.zeros(a, m, frames, bones, 3, dtype=torch.float16))
         self.register_buffer("length", torch.zeros(a, m, bones))
         self.register_buffer("heading", torch.zeros(a, m, frames))
-        self.register_buffer("told", torch.ones(len(PARTS), k, k))
 
     @torch.no_grad()
     def fit(self, clips: Batch) -> None:
@@ -56,7 +52,13 @@ class AnchorBodies(AnchorClips):
         self.direction.copy_(body.direction)
         self.length.copy_(body.length)
         self.heading.copy_(headings(x, self.skeleton))
-        self.told.copy_(told_apart(x, clips.y[at], self.skeleton, self.told.shape[1]))
+
+    def told_apart(self) -> Tensor:
+        """How well each part tells each two classes apart, [P, K, K], by `body_parts`; half a minute for 60 classes."""
+        every = torch.arange(len(self.ids), device=self.root.device)
+        none = torch.zeros(len(every), self.length.shape[2], dtype=torch.bool, device=every.device)
+        y = torch.cat([torch.full((len(m),), c) for c, m in enumerate(self.members)])
+        return told_apart(self.mixed(every, every, none), y, self.skeleton, len(self.members))
 
     def mixed(self, at: Tensor, lender: Tensor, taken: Tensor) -> Tensor:
         """Clips of which some bones turn as another clip's do, each as seen from its own body.
@@ -92,6 +94,7 @@ class PartMix(Generator):
         super().__init__(config, context)
         self.anchors = AnchorBodies(context, config.frames)
         self.register_buffer("bones", part_bones(context.skeleton), persistent=False)
+        self.told: Tensor | None = None
 
     def losses(self, batch: Batch, group: str) -> dict[str, Tensor]:
         """None: there is nothing to train."""
@@ -102,12 +105,16 @@ class PartMix(Generator):
         return {}
 
     def prepare(self, clips: Batch) -> None:
-        """Keep the training clips, and measure which parts tell their classes."""
+        """Keep the training clips."""
         self.anchors.fit(clips)
 
     def free(self) -> list[list[int]]:
         """For each class the parts (places in `PARTS`) that may come from other classes' clips."""
-        return free_parts(self.anchors.told, self.config.told, self.config.others)
+        if not self.config.others:
+            return [list(range(len(PARTS)))] * len(self.context.class_names)
+        if self.told is None:
+            self.told = self.anchors.told_apart()
+        return free_parts(self.told, self.config.told, self.config.others)
 
     @torch.no_grad()
     def sample(self, requests: Sequence[SampleRequest]) -> list[Motion]:
