@@ -81,6 +81,11 @@ class Recipe:
         return (replace(self, compared=()), *(replace(r, **same, compared=()) for r in self.compared))
 
     @property
+    def learns(self) -> bool:
+        """Whether the generator has loss terms; one without them keeps clips, in one step, and learns nothing."""
+        return bool(self.generator_config.loss_weights)
+
+    @property
     def beds(self) -> tuple[BedSpec, ...]:
         """Every bed that the generator is trained on: protocol by protocol, the scarce draws first."""
         out: list[BedSpec] = []
@@ -255,7 +260,7 @@ def get_recipe(name: str) -> Recipe:
 def with_clips_seen(recipe: Recipe, clips: int) -> Recipe:
     """The recipe, and all that it is compared with, on a budget of training clips seen; the stages keep their shares.
 
-    A generator without loss terms learns nothing, and keeps its one step.
+    A generator that learns nothing keeps its one step.
 
     Raises:
         InputError: not even one batch.
@@ -263,7 +268,7 @@ def with_clips_seen(recipe: Recipe, clips: int) -> Recipe:
 
     def limited(one: Recipe) -> Recipe:
         plan = one.training
-        if not one.generator_config.loss_weights:
+        if not one.learns:
             return one
         if clips < plan.batch:
             raise InputError(

@@ -212,6 +212,7 @@ def _run_all(
     )
     # Train's driver only waits, so it holds no CPU: a CPU held by a waiting driver is one that its workers never get.
     fit_one = ray.remote(num_cpus=0, max_retries=2)(_fit_one)
+    keep_one = ray.remote(num_cpus=1, max_retries=MAX_FAILURES)(_keep_one)
     # Beside this driver, so that no node which can be lost without the driver takes it along.
     here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     steps: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Steps).remote()
@@ -225,7 +226,11 @@ def _run_all(
             while waiting or running:
                 while waiting and len(running) < at_once:
                     recipe, bed = waiting.pop(0)
-                    ref = fit_one.remote(storage, dataset, run, recipe, bed, workers, gpus_per_worker, steps)
+                    what = (storage, dataset, run, recipe, bed, steps)
+                    if recipe.learns:
+                        ref = fit_one.remote(*what, workers, gpus_per_worker)
+                    else:
+                        ref = keep_one.remote(*what)
                     running[ref] = (recipe.generator, bed.key)
                 progress.hold({f"{generator} on {key}": "" for generator, key in running.values()})
                 done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
@@ -292,9 +297,9 @@ def _fit_one(
     run: str,
     recipe: Recipe,
     bed: BedSpec,
+    steps: Any,
     workers: int,
     gpus_per_worker: float,
-    steps: Any,
 ) -> None:
     """One TorchTrainer, to its end."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -325,6 +330,18 @@ def _fit_one(
             callbacks=[_no_second_try()],
         ),
     ).fit()
+
+
+def _keep_one(storage: Storage, dataset: str, run: str, recipe: Recipe, bed: BedSpec, steps: Any) -> None:
+    """The one step of a generator that learns nothing, which Ray Train would take many times as long to start."""
+    import torch
+
+    torch.set_num_threads(1)  # as in `_loop`
+
+    def tell(metrics: dict[str, float]) -> None:
+        steps.set.remote((recipe.generator, bed.key), int(metrics["step"]))
+
+    run_loop(storage, dataset, run, recipe, bed, tell=tell)
 
 
 def _no_second_try() -> Any:

@@ -18,7 +18,7 @@ from rayjobs.learning_curves import read_curves
 from rayjobs.train import finished_checkpoint, train, with_steps
 from storage import Storage
 from storage.checkpoints import load_checkpoint
-from tests.tiny_jobs import alone, checkpoints_of, prepare, recipe_of, same, weights
+from tests.tiny_jobs import alone, checkpoints_of, join, prepare, recipe_of, same, weights
 
 
 def never() -> NoReturn:
@@ -73,6 +73,16 @@ def test_a_finished_run_needs_no_ray_and_refuses_other_settings(storage: Storage
     wider = replace(recipe, generator_config=replace(recipe.generator_config, critic_width=32))
     with pytest.raises(InputError, match="critic_width 16 there, 32 now"):
         train(storage, "tiny", "r", wider, never)
+
+
+def test_a_generator_that_learns_nothing_needs_no_ray_train(storage: Storage, ray_local: None) -> None:
+    """The same clips are kept, and Ray Train, which leaves a folder of its own, is not started for it."""
+    learned = recipe_of()
+    kept = replace(get_recipe("part_mix"), bed=learned.bed, draws=2, full=False)
+    result = train(storage, "tiny", "r", kept, join)
+    assert result["trained"] == 2 and [b["step"] for b in result["beds"]] == [1, 1]
+    assert same(weights(storage, kept, "r"), alone(storage, kept, "alone"))
+    assert not [o.key for o in storage.list("runs/r/tiny/ray")]
 
 
 def test_bad_input_shows_before_ray_starts(storage: Storage) -> None:
