@@ -19,7 +19,7 @@ from motionsynth.errors import InputError
 from motionsynth.motion import MotionSet
 from motionsynth.splits import Split, partition
 
-SCARCITIES = ("rare", "few", "fraction", "full")
+SCARCITIES = ("rare", "few", "fraction", "natural", "full")
 SIDES = ("validation", "test")
 RARE_DRAWS = 3
 """Draws after which the rare classes of the `rare` protocol have rotated through all classes."""
@@ -32,8 +32,9 @@ class BedSpec:
     Attributes:
         protocol: Name of one of the dataset's official splits: cross_subject, cross_view, fold1, ...
         scarcity: `rare`: a third of the classes is cut to `shots` clips, the others stay full; `few`: every class
-            is; `fraction`: every class keeps a share; `full`: nothing is cut.
-        shots: Clips per cut class (`rare`, `few`).
+            is; `fraction`: every class keeps a share; `natural`: nothing is cut, and those classes are rare that have
+            at most `shots` clips in the training half; `full`: nothing is cut, and no class is rare.
+        shots: Clips per cut class (`rare`, `few`), or the most that a rare class has (`natural`).
         fraction: Share kept (`fraction`).
         draw: Which rare classes, which clips and, on validation, which held-out people.
         split: Who judges: "validation", a third of the training people; or "test", the protocol's test half.
@@ -63,12 +64,18 @@ class BedSpec:
             raise InputError(f"seed is {self.seed}; it must be at least 0.")
 
     @property
+    def cuts(self) -> bool:
+        """Whether clips are taken away, so that a ceiling has more of them."""
+        return self.scarcity not in ("natural", "full")
+
+    @property
     def size(self) -> str:
         """What is left of the training half, in words."""
         return {
             "rare": f"a third of the classes at {self.shots} shots",
             "few": f"every class at {self.shots} shots",
             "fraction": f"{100 * self.fraction:g} % of the clips",
+            "natural": f"all clips, rare the classes of at most {self.shots}",
             "full": "all clips",
         }[self.scarcity]
 
@@ -79,6 +86,7 @@ class BedSpec:
             "rare": f"k{self.shots}",
             "few": f"k{self.shots}",
             "fraction": f"{self.fraction:g}",
+            "natural": f"k{self.shots}",
             "full": "all",
         }
         return f"{self.protocol}-{self.split}-{self.scarcity}-{size[self.scarcity]}-s{self.seed}-d{self.draw}"
@@ -92,7 +100,7 @@ class Bed:
         train: What everything may see.
         full: The same people's clips before they were cut: the ceiling arm's.
         evaluate: Held-out people's (or views') clips.
-        rare: The classes that were cut.
+        rare: The classes that were cut, or that are rare by nature.
         synthetic: The synthetic clips on a hybrid dataset's training side; none elsewhere.
         as_published: Synthetic clips are among those that judge.
     """
@@ -110,6 +118,28 @@ def rare_classes(num_classes: int, draw: int, seed: int) -> tuple[int, ...]:
     """The rotating third: over `RARE_DRAWS` consecutive draws, every class is rare exactly once."""
     order = np.random.default_rng([seed, draw // RARE_DRAWS, 0xC1A55]).permutation(num_classes)
     return tuple(sorted(int(c) for c in order[draw % RARE_DRAWS :: RARE_DRAWS]))
+
+
+def naturally_rare(motions: MotionSet, train: np.ndarray, spec: BedSpec) -> tuple[int, ...]:
+    """The classes of which a training half has at least one clip and at most `spec.shots`.
+
+    Args:
+        motions: The dataset.
+        train: Positions of the training half's real clips, before anybody is held out of it.
+        spec: Of the bed.
+
+    Raises:
+        InputError: there is none.
+    """
+    sizes = np.bincount(motions.labels[train], minlength=motions.num_classes)
+    if rare := tuple(int(c) for c in np.flatnonzero((sizes > 0) & (sizes <= spec.shots))):
+        return rare
+    fewest = sorted((int(n), motions.class_names[c]) for c, n in enumerate(sizes) if n)[:3]
+    raise InputError(
+        f"No class of '{motions.dataset}' has at most {spec.shots} clips in the training half of '{spec.protocol}' "
+        f"(fewest: {', '.join(f'{name} {n}' for n, name in fewest) or 'there is no clip'}); say with --shots how many "
+        "a rare class has, or let --scarcity rare cut classes."
+    )
 
 
 def spread_over(people: list[str], clips: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
@@ -133,8 +163,17 @@ def spread_over(people: list[str], clips: np.ndarray, k: int, rng: np.random.Gen
     return np.sort([i for _, _, i in sorted(keyed)[:k]])
 
 
-def held_out_people(motions: MotionSet, indices: np.ndarray, draw: int, seed: int) -> set[str]:
+def held_out_people(
+    motions: MotionSet, indices: np.ndarray, draw: int, seed: int, rare: tuple[int, ...] = ()
+) -> set[str]:
     """A third of the training people (at least one), rotating with the draw.
+
+    Args:
+        motions: The dataset.
+        indices: Positions of the training half's clips.
+        draw, seed: Of the bed.
+        rare: Classes that few people show: these people are dealt out first, so that as many thirds as can have some
+            of them. Every third draw all are dealt anew, since nothing else differs between such draws.
 
     Raises:
         InputError: fewer than two people.
@@ -145,12 +184,19 @@ def held_out_people(motions: MotionSet, indices: np.ndarray, draw: int, seed: in
             f"The training half of '{motions.dataset}' shows {len(names)} person; validation needs at least 2: give "
             "each clip its subject, or score on the test half."
         )
-    order = np.random.default_rng([seed, 0x5EED]).permutation(len(names))
     folds = min(3, len(names))
+    turn = [draw // folds] if rare and draw >= folds else []
+    order = np.random.default_rng([seed, 0x5EED, *turn]).permutation(len(names))
+    if rare:
+        clips = [motions.motions[i] for i in indices]
+        shown = {n: len({m.label for m in clips if m.subject == n} & {*rare}) for n in names}
+        order = sorted(order, key=lambda i: -shown[names[i]])
     return {names[i] for i in order[draw % folds :: folds]}
 
 
-def _judges(motions: MotionSet, split: Split, train: np.ndarray, spec: BedSpec) -> np.ndarray:
+def _judges(
+    motions: MotionSet, split: Split, train: np.ndarray, spec: BedSpec, rare: tuple[int, ...]
+) -> np.ndarray:
     """bool [len(train)]: which real clips of the training half judge on validation, where no list says so.
 
     A third of the people, rotating with the draw. Of a hybrid dataset: those whom the generator of its synthetic
@@ -165,16 +211,41 @@ def _judges(motions: MotionSet, split: Split, train: np.ndarray, spec: BedSpec) 
                 "of a generator trained with --split validation."
             )
     else:
-        people = held_out_people(motions, train, spec.draw, spec.seed)
+        people = held_out_people(motions, train, spec.draw, spec.seed, rare)
     return np.array([motions.motions[i].subject in people for i in train], bool)
+
+
+def _still_rare(
+    motions: MotionSet, rare: tuple[int, ...], train: np.ndarray, evaluate: np.ndarray, spec: BedSpec
+) -> tuple[int, ...]:
+    """Those of the naturally rare classes that the people who are left to train show.
+
+    Raises:
+        InputError: those who judge show none of them.
+    """
+    left = tuple(c for c in rare if (motions.labels[train] == c).any())
+    judged = set(motions.labels[evaluate].tolist())
+    if any(c in judged for c in left):
+        return left
+    who = (
+        f"The test half of '{spec.protocol}' shows"
+        if spec.split == "test"
+        else f"Those held out in draw {spec.draw} show"
+    )
+    cure = "choose another --protocol" if spec.split == "test" else "score with --split test"
+    names = ", ".join(motions.class_names[c] for c in rare)
+    raise InputError(
+        f"{who} none of the rare classes of '{motions.dataset}' ({names}) that the others show, so nothing would be "
+        f"measured; {f'give --draws {spec.draw}, or ' if spec.draw else ''}{cure}."
+    )
 
 
 def make_bed(motions: MotionSet, splits: Sequence[Split], spec: BedSpec) -> Bed:
     """Cut a dataset to one draw.
 
     Raises:
-        InputError: unknown split, an empty side, too few people for validation or classes to be rare, or synthetic
-            clips whose generator saw what this bed cuts away.
+        InputError: unknown split, an empty side, too few people for validation, no class that is rare or that judges
+            show, a draw that repeats another, or synthetic clips whose generator saw what this bed cuts away.
     """
     known = {s.name: s for s in splits}
     if spec.protocol not in known:
@@ -191,10 +262,16 @@ def make_bed(motions: MotionSet, splits: Sequence[Split], spec: BedSpec) -> Bed:
     both, test = partition(motions, split)
     fake = np.array([motions.motions[i].source == "synthetic" for i in both], bool)
     train, synthetic = both[~fake], both[fake]
-    if len(synthetic) and spec.scarcity != "full" and spec.key != split.bed:
+    if len(synthetic) and spec.cuts and spec.key != split.bed:
         raise InputError(
             f"The synthetic clips of '{motions.dataset}' come from a generator that saw clips which the bed {spec.key} "
             "cuts away; use --scarcity full, or compose the clips of a generator trained on this very bed."
+        )
+    own = naturally_rare(motions, train, spec) if spec.scarcity == "natural" else ()
+    if own and spec.draw and (spec.split == "test" or split.validation):
+        raise InputError(
+            f"Draw {spec.draw} of '{spec.protocol}' would be draw 0 again: with scarcity 'natural' nothing is cut, and "
+            "the same clips always judge; give --draws 1."
         )
     if spec.split == "test":
         evaluate = test
@@ -206,19 +283,22 @@ def make_bed(motions: MotionSet, splits: Sequence[Split], spec: BedSpec) -> Bed:
                 "test, or mend its lists."
             )
     else:
-        judges = _judges(motions, split, train, spec)
+        judges = _judges(motions, split, train, spec, own)
         train, evaluate = train[~judges], train[judges]
     labels = motions.labels
     subjects = [m.subject for m in motions.motions]
     k = motions.num_classes
-    rare = {"rare": rare_classes(k, spec.draw, spec.seed), "full": ()}.get(spec.scarcity, tuple(range(k)))
+    if spec.scarcity == "natural":
+        rare = _still_rare(motions, own, train, evaluate, spec)
+    else:
+        rare = {"rare": rare_classes(k, spec.draw, spec.seed), "full": ()}.get(spec.scarcity, tuple(range(k)))
     kept = []
     for c in range(k):
         clips = train[labels[train] == c]
         rng = np.random.default_rng([spec.seed, spec.draw, c])
         if spec.scarcity == "fraction":
             clips = spread_over(subjects, clips, max(2, round(spec.fraction * len(clips))), rng)
-        elif c in rare:
+        elif c in rare and spec.cuts:
             clips = spread_over(subjects, clips, spec.shots, rng)
         kept.append(clips)
     return Bed(

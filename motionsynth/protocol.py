@@ -101,7 +101,8 @@ class ScoreRecord:
 
 
 def arms_of(generators: Sequence[str], scarcity: str, rivals: Sequence[str] = RIVAL_ARMS) -> tuple[str, ...]:
-    """All arms of a bed: with nothing scarce, nothing to rival, and each generator's clips alone besides.
+    """All arms of a bed: with nothing scarce, nothing to rival, and each generator's clips alone besides; with nothing
+    cut, no ceiling.
 
     Where `adjusted` is among the rivals, each generator's clips are tried that way, too; its refined ones in balanced
     batches alone.
@@ -109,7 +110,8 @@ def arms_of(generators: Sequence[str], scarcity: str, rivals: Sequence[str] = RI
     if scarcity == "full":
         return ("weak", "strong", *generators, *(TSTR + g for g in generators))
     twice = (f"{ADJUSTED}:{g}" for g in generators if ADJUSTED in rivals and not g.startswith(REFINED))
-    return ("weak", "strong", *rivals, *generators, *twice, "ceiling")
+    ceiling = () if scarcity == "natural" else ("ceiling",)
+    return ("weak", "strong", *rivals, *generators, *twice, *ceiling)
 
 
 def adds_clips(arm: str) -> bool:

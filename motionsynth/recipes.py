@@ -87,15 +87,24 @@ class Recipe:
 
     @property
     def beds(self) -> tuple[BedSpec, ...]:
-        """Every bed that the generator is trained on: protocol by protocol, the scarce draws first."""
+        """Every bed that the generator is trained on: protocol by protocol, the scarce draws first.
+
+        Where nothing is cut, the bed with all clips holds nothing more and is left out.
+        """
         out: list[BedSpec] = []
         for protocol in self.protocols or (self.bed.protocol,):
             bed = replace(self.bed, protocol=protocol, draw=0)
-            if bed.scarcity != "full":
-                out += [replace(bed, draw=d) for d in range(self.draws)]
-            if bed.scarcity == "full" or self.full:
+            out += [replace(bed, draw=d) for d in range(self.scarce_draws or bed.scarcity == "full")]
+            if bed.cuts and self.full:
                 out.append(replace(bed, scarcity="full"))
         return tuple(out)
+
+    @property
+    def scarce_draws(self) -> int:
+        """Draws with rare classes: none where none is rare, and one where all draws would be the same."""
+        if self.bed.scarcity == "full":
+            return 0
+        return 1 if self.bed.scarcity == "natural" and self.bed.split == "test" else self.draws
 
 
 def motion_gan() -> Recipe:

@@ -45,7 +45,8 @@ class Options(cli.Common):
             in one table.
         split: "validation" judges by people held out of the training half; "test" reads the test half. No recipe
             sets it.
-        scarcity: rare, few, fraction or full.
+        scarcity: What is cut: rare (a third of the classes), few (every class), fraction, full (nothing); or natural,
+            for a dataset with rare classes of its own: nothing is cut, and those of at most --shots clips are rare.
         shots: Clips per rare class.
         fraction: Share of the clips kept, with --scarcity fraction.
         draws: Number of draws.

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from cluster.connect import plan_resources, ray_data
@@ -331,6 +332,12 @@ def summary(manifest: Manifest, prefix: str, state: str) -> dict[str, Any]:
     }
 
 
+def rare_by_nature(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Classes with less than half as many clips as the median one, the fewest first, with their clips."""
+    half = median(counts.values()) / 2 if counts else 0
+    return sorted(((name, n) for name, n in counts.items() if n < half), key=lambda c: c[1])
+
+
 def report(result: Mapping[str, Any]) -> None:
     """The result for people."""
     print(
@@ -343,6 +350,12 @@ def report(result: Mapping[str, Any]) -> None:
         left = f", {sides['neither']} in neither" if sides["neither"] else ""
         left = (f", {sides['validation']} validation" if "validation" in sides else "") + left
         print(f"  split {name}: {sides['train']} train, {sides['test']} test{left}")
+    if few := rare_by_nature(result["counts"]):
+        more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
+        print(
+            f"  few clips of {', '.join(f'{name} ({n})' for name, n in few[:SHOWN])}{more}: with --scarcity natural, "
+            "classes of at most --shots training clips get synthetic ones, and gains are told for them"
+        )
     for what in ("terms", "citation"):
         if result[what]:
             print(f"  {what}: {result[what]}")

@@ -312,7 +312,7 @@ def score(
         "bed": asdict(recipe.bed),
         "protocols": list(recipe.protocols or (recipe.bed.protocol,)),
         "as_published": any(bed.as_published for _, bed in tasks),
-        "draws": 1 if recipe.bed.scarcity == "full" else recipe.draws,
+        "draws": recipe.scarce_draws or 1,
         "git_revision": git_revision(),
         "test_readings": readings,
         "trained": len(todo),

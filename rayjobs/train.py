@@ -227,10 +227,11 @@ def _run_all(
                 while waiting and len(running) < at_once:
                     recipe, bed = waiting.pop(0)
                     what = (storage, dataset, run, recipe, bed, steps)
-                    if recipe.learns:
-                        ref = fit_one.remote(*what, workers, gpus_per_worker)
-                    else:
-                        ref = keep_one.remote(*what)
+                    ref = (
+                        fit_one.remote(*what, workers, gpus_per_worker)
+                        if recipe.learns
+                        else keep_one.remote(*what)
+                    )
                     running[ref] = (recipe.generator, bed.key)
                 progress.hold({f"{generator} on {key}": "" for generator, key in running.values()})
                 done, _ = ray.wait(list(running), timeout=POLL_SECONDS)

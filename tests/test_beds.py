@@ -117,8 +117,9 @@ def test_every_training_person_judges_once_in_three_draws() -> None:
 def test_keys_name_their_bed() -> None:
     base = BedSpec()
     changes = [
-        {"protocol": "cross_view"}, {"scarcity": "few"}, {"scarcity": "full"}, {"scarcity": "fraction"}, {"shots": 5},
-        {"draw": 1}, {"split": "test"}, {"seed": 3}, {"scarcity": "fraction", "fraction": 0.5},
+        {"protocol": "cross_view"}, {"scarcity": "few"}, {"scarcity": "full"}, {"scarcity": "natural"},
+        {"scarcity": "fraction"}, {"shots": 5}, {"draw": 1}, {"split": "test"}, {"seed": 3},
+        {"scarcity": "fraction", "fraction": 0.5},
     ]  # fmt: skip
     keys = {base.key, *(replace(base, **c).key for c in changes)}
     assert len(keys) == len(changes) + 1
@@ -128,7 +129,7 @@ def test_keys_name_their_bed() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"scarcity": "none"}, "Unknown scarcity 'none'. Known: rare, few, fraction, full"),
+        ({"scarcity": "none"}, "Unknown scarcity 'none'. Known: rare, few, fraction, natural, full"),
         ({"split": "train"}, "Unknown split 'train'. Known: validation, test"),
         ({"shots": 1}, "shots is 1; a rare class needs at least 2"),
         ({"fraction": 0.0}, "fraction is 0.0; it must lie above 0"),

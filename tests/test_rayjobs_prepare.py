@@ -19,7 +19,7 @@ from motionsynth.errors import InputError
 from motionsynth.formats.pyskl_pickle import Annotation, PysklFile, write_pyskl_pickle
 from motionsynth.motion import MotionSet
 from motionsynth.splits import Split, partition
-from rayjobs.prepare import Options, plan_shards, verb
+from rayjobs.prepare import Options, plan_shards, rare_by_nature, report, verb
 from rayjobs.sources import open_source
 from storage import MissingError, Storage
 from storage.dataset import read_dataset
@@ -93,6 +93,18 @@ def test_own_parquet_comes_out_as_it_went_in(
     request.getfixturevalue("no_ray")
     again = run(storage_uri, "parquet", parquet, rows_per_shard=12)
     assert again["state"] == "already done" and again["manifest"] == result["manifest"]
+
+
+def test_classes_that_are_rare_by_nature_are_told(tiny_set: MotionSet, capsys: pytest.CaptureFixture) -> None:
+    counts = {"walk": 90, "sit": 100, "fall": 8, "wave": 110, "slip": 44}
+    assert rare_by_nature(counts) == [("fall", 8), ("slip", 44)]
+    assert rare_by_nature({"walk": 20, "sit": 10}) == rare_by_nature({}) == []
+    told = dict.fromkeys(("dataset", "state", "prefix", "terms", "citation"), "")
+    told |= dict.fromkeys(("kept", "found", "subjects", "views", "mean_frames", "shards", "bytes"), 1)
+    report({**told, "splits": {}, "dropped": [], "counts": counts})
+    assert "few clips of fall (8), slip (44): with --scarcity natural" in capsys.readouterr().out
+    report({**told, "splits": {}, "dropped": [], "counts": {"walk": 90, "sit": 100}})
+    assert "natural" not in capsys.readouterr().out
 
 
 def test_other_content_of_the_same_name_needs_replace(

@@ -69,7 +69,7 @@ class Run:
 
     @property
     def scarcity(self) -> str:
-        """rare, few, fraction or full."""
+        """One of `motionsynth.beds.SCARCITIES`."""
         return self.result["bed"]["scarcity"]
 
     @property
