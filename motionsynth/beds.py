@@ -21,6 +21,10 @@ from motionsynth.splits import Split, partition
 
 SCARCITIES = ("rare", "few", "fraction", "natural", "full")
 SIDES = ("validation", "test")
+NO_PROTOCOL = (
+    "none, as nobody said who judges: give each clip its subject and prepare it again, and people are halved"
+)
+"""What stands in place of a dataset's protocols where it has none."""
 RARE_DRAWS = 3
 """Draws after which the rare classes of the `rare` protocol have rotated through all classes."""
 
@@ -251,7 +255,7 @@ def make_bed(motions: MotionSet, splits: Sequence[Split], spec: BedSpec) -> Bed:
     if spec.protocol not in known:
         raise InputError(
             f"Dataset '{motions.dataset}' has no protocol '{spec.protocol}'. "
-            f"Known: {', '.join(sorted(known)) or 'none'}."
+            f"Known: {', '.join(sorted(known)) or NO_PROTOCOL}."
         )
     if spec.scarcity == "rare" and motions.num_classes < RARE_DRAWS:
         raise InputError(

@@ -1,9 +1,10 @@
-"""Official evaluation splits: which clips of a dataset may be trained on and which are held out."""
+"""Evaluation splits: which clips of a dataset may be trained on and which are held out."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -134,6 +135,39 @@ class Split:
             bed=str(d.get("bed", "")),
             as_published=bool(d.get("as_published", False)),
         )
+
+
+def halve_people(subjects: Sequence[str], labels: Sequence[int]) -> Split | None:
+    """A split for clips that bring none: half of the people train, the others judge.
+
+    Who shows what few people show is dealt out first, each to the side that has fewer of such people, so that a class
+    which two people show has one on either side. The same clips give the same halves.
+
+    Args:
+        subjects: Of each clip; one without a subject is in neither half.
+        labels: Of each clip.
+
+    Returns:
+        The split `cross_subject`, or None where the clips name fewer than two people.
+    """
+    shows: dict[str, set[int]] = {}
+    for who, label in zip(subjects, labels, strict=True):
+        if who:
+            shows.setdefault(who, set()).add(int(label))
+    if len(shows) < 2:
+        return None
+    people = Counter(label for shown in shows.values() for label in shown)
+    sides: tuple[list[str], list[str]] = ([], [])
+    there = (Counter[int](), Counter[int]())
+    for who in sorted(shows, key=lambda who: (min(people[c] for c in shows[who]), who)):
+        scarcest = sorted(shows[who], key=lambda c: (people[c], c))
+        lead = next((d for c in scarcest if (d := there[0][c] - there[1][c])), len(sides[0]) - len(sides[1]))
+        side = int(lead > 0)
+        sides[side].append(who)
+        there[side].update(shows[who])
+    train, test = (tuple(sorted(side)) for side in sides)
+    note = "Nobody said who judges: people were halved, those first who show what few show."
+    return Split(name="cross_subject", by="subject", train=train, test=test, note=note)
 
 
 def partition(motions: MotionSet, split: Split) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from motionsynth.beds import Bed, BedSpec, make_bed
+from motionsynth.beds import NO_PROTOCOL, Bed, BedSpec, make_bed
 from motionsynth.errors import InputError
 from motionsynth.motion import MotionSet
 from motionsynth.protocol import REFINED
@@ -102,7 +102,7 @@ def chosen_protocols(dataset: str, known: Sequence[str], given: str, default: st
     if unknown := [n for n in names if n not in known]:
         several = ", several of them joined by commas, or all" if len(known) > 1 else ""
         raise InputError(
-            f"Dataset '{dataset}' has no protocol '{unknown[0]}'. Known: {', '.join(known) or 'none'}{several}."
+            f"Dataset '{dataset}' has no protocol '{unknown[0]}'. Known: {', '.join(known) or NO_PROTOCOL}{several}."
         )
     if len(set(names)) < len(names):
         raise InputError(f"--protocol '{given}' names a protocol twice; name each once.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from motionsynth.datasets.pyskl import pyskl_motions
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet
 from motionsynth.skeleton import Skeleton, get_skeleton
-from motionsynth.splits import Split
+from motionsynth.splits import Split, halve_people
 from storage.header import Header
 from storage.schema import UNREADABLE, from_table, read_header
 
@@ -166,7 +166,7 @@ class ParquetSource:
                     f"Parquet file '{path}' has another header (skeleton, classes or splits) than '{self.paths[0]}'; "
                     "prepare them as two datasets."
                 )
-        return first
+        return first if first.splits else replace(first, splits=_halves(self.paths))
 
     def items(self) -> Sequence[tuple[str, int]]:
         out = []
@@ -200,6 +200,21 @@ def _parquet_header(path: Path) -> Header:
             f"'{path}' is not a readable Parquet file ({_first_line(e)}); write it again."
         ) from None
     return read_header(schema, f"'{path}'")
+
+
+@lru_cache(maxsize=2)
+def _halves(paths: tuple[Path, ...]) -> tuple[Mapping[str, Any], ...]:
+    """A split by people for files that bring none; none where they name no people, or cannot be read."""
+    subjects, labels = [], []
+    for path in paths:
+        try:
+            table = pq.read_table(path, columns=["subject", "label"])
+        except UNREADABLE:
+            return ()  # `read` will say what is wrong with it
+        subjects += table["subject"].to_pylist()
+        labels += table["label"].to_pylist()
+    split = halve_people(subjects, labels)
+    return (split.to_dict(),) if split else ()
 
 
 def _first_line(error: Exception) -> str:

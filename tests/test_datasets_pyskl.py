@@ -127,7 +127,10 @@ def test_options_that_do_not_fit(write, options: dict, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("split", "sentence"),
     [
-        ({}, "has no lists in 'split'; it needs a pair such as xsub_train and xsub_val"),
+        (
+            {},
+            "has no lists in 'split'; it needs a pair such as xsub_train and xsub_val.*; or name the subject",
+        ),
         ({"xsub_train": ["a"], "xset_val": ["b"]}, "has only the lists xset_val, xsub_train in 'split'"),
         (
             {"train": ["a"], "val": ["x1", "x2"]},
@@ -140,6 +143,14 @@ def test_options_that_do_not_fit(write, options: dict, sentence: str) -> None:
 def test_lists_that_do_not_fit(write, split: dict, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         pyskl_motions(write(["a", "b", "c"], split), KINECT20)
+
+
+def test_without_lists_people_are_halved(write) -> None:
+    (halves,) = pyskl_motions(write(["a", "b", "c"], {}, subject=["ann", "bob", "cy"]), KINECT20)[1]
+    assert (halves.name, halves.by) == ("cross_subject", "subject")
+    assert {*halves.train, *halves.test} == {"ann", "bob", "cy"} and halves.train and halves.test
+    with pytest.raises(InputError, match="has only the lists train"):
+        pyskl_motions(write(["a", "b", "c"], {"train": ["a"]}, subject=["ann", "bob", "cy"]), KINECT20)
 
 
 def test_a_field_that_only_some_clips_have(write) -> None:

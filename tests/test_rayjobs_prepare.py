@@ -95,6 +95,20 @@ def test_own_parquet_comes_out_as_it_went_in(
     assert again["state"] == "already done" and again["manifest"] == result["manifest"]
 
 
+def test_parquet_without_splits_has_its_people_halved(tiny_set: MotionSet, tmp_path: Path) -> None:
+    """All files count, and workers, who read the header anew, find the same halves."""
+    for name, clips in (("a", range(10)), ("b", range(10, 24))):
+        (tmp_path / f"{name}.parquet").write_bytes(encode(tiny_set.select(clips), Header.of(tiny_set)))
+    (halves,) = open_source("parquet", [tmp_path]).header().splits
+    assert {*halves["train"], *halves["test"]} == {"01", "02", "03", "04"} and len(halves["train"]) == 2
+    nobody = dataclasses.replace(
+        tiny_set, motions=tuple(dataclasses.replace(m, subject="") for m in tiny_set.motions)
+    )
+    (tmp_path / "nobody").mkdir()
+    (tmp_path / "nobody" / "a.parquet").write_bytes(encode(nobody, Header.of(nobody)))
+    assert open_source("parquet", [tmp_path / "nobody"]).header().splits == ()
+
+
 def test_classes_that_are_rare_by_nature_are_told(tiny_set: MotionSet, capsys: pytest.CaptureFixture) -> None:
     counts = {"walk": 90, "sit": 100, "fall": 8, "wave": 110, "slip": 44}
     assert rare_by_nature(counts) == [("fall", 8), ("slip", 44)]

@@ -2,11 +2,13 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet
 from motionsynth.skeleton import get_skeleton
-from motionsynth.splits import Split, partition
+from motionsynth.splits import Split, halve_people, partition
 
 
 def clip(sample_id: str, subject: str = "1", view: str = "1") -> Motion:
@@ -93,3 +95,29 @@ def test_bad_dict(broken: dict, sentence: str) -> None:
 def test_an_empty_side_is_refused(train: tuple, test: tuple, empty: str) -> None:
     with pytest.raises(InputError, match=f"no {empty} clip of the 1 in dataset 'toy'"):
         partition(clips(clip("a")), split(train=train, test=test))
+
+
+@given(
+    common=st.integers(2, 9),
+    rare=st.lists(st.integers(2, 6), max_size=3),
+    order=st.randoms(use_true_random=False),
+)
+def test_halves_have_everybody_and_every_class_on_both_sides(common: int, rare: list[int], order) -> None:
+    """People who do what all do, and groups who each show one rare class besides."""
+    shows = [(f"p{i}", {0, 1}) for i in range(common)]
+    for c, n in enumerate(rare, start=2):
+        shows += [(f"r{c}-{i}", {0, 1, c}) for i in range(n)]
+    clips = [(who, c) for who, shown in shows for c in shown] + [("", 1)]
+    made = halve_people(*zip(*clips, strict=True))
+    assert made is not None and {*made.train, *made.test} == {who for who, _ in shows}
+    for c in range(2 + len(rare)):
+        sides = [sum(c in shown for who, shown in shows if who in side) for side in (made.train, made.test)]
+        assert abs(sides[0] - sides[1]) <= 1 + (c < 2) * len(rare) and min(sides) > 0
+    order.shuffle(clips)
+    assert halve_people(*zip(*clips, strict=True)) == made
+
+
+def test_halves_need_two_people() -> None:
+    made = halve_people(["b", "", "a"], [0, 0, 0])
+    assert made == split(name="cross_subject", train=("a",), test=("b",), note=made and made.note)
+    assert halve_people(["a", "a", ""], [0, 1, 2]) is None and halve_people([], []) is None

@@ -16,7 +16,7 @@ from motionsynth.errors import InputError
 from motionsynth.formats.pyskl_pickle import Annotation, PysklFile, read_pyskl_pickle, write_pyskl_pickle
 from motionsynth.motion import Motion, MotionSet
 from motionsynth.skeleton import Skeleton
-from motionsynth.splits import Split, partition
+from motionsynth.splits import Split, halve_people, partition
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +50,13 @@ def pyskl_motions(
 
     Returns:
         The clips, in file order, and one `Split` by clip name per pair of lists: `xsub_train` with `xsub_val`
-        (or `xsub_test`) becomes "xsub", `train1` with `test1` "split1", `train` with `val` "default".
+        (or `xsub_test`) becomes "xsub", `train1` with `test1` "split1", `train` with `val` "default". Without any list
+        people are halved (`splits.halve_people`).
 
     Raises:
         InputError: the pickle cannot be read (see `read_pyskl_pickle`), a clip does not fit the skeleton or
-            the class names, a pattern does not fit a clip, or the lists do not pair up.
+            the class names, a pattern does not fit a clip, the lists do not pair up, or there are neither lists nor
+            subjects.
     """
     if not 0 < fps < float("inf"):
         raise InputError(f"Frames per second must be a positive number; got {fps}.")
@@ -84,9 +86,9 @@ def pyskl_motions(
         )
         for clip, subject, view in zip(clips, subjects, views, strict=True)
     )
-    return MotionSet(dataset=dataset, skeleton=skeleton, class_names=names, motions=motions), _splits(
-        content, path
-    )
+    halves = None if content.split else halve_people(subjects, [clip.label for clip in clips])
+    splits = (halves,) if halves else _splits(content, path)
+    return MotionSet(dataset=dataset, skeleton=skeleton, class_names=names, motions=motions), splits
 
 
 def pyskl_file(motions: MotionSet, splits: Sequence[Split] = ()) -> PysklFile:
@@ -187,9 +189,15 @@ def _splits(content: PysklFile, path: Path) -> tuple[Split, ...]:
         )
     if not splits:
         has = f"only the lists {', '.join(sorted(content.split))}" if content.split else "no lists"
+        # Without any list a subject would do.
+        subject = (
+            ""
+            if content.split
+            else "; or name the subject of each clip (--subject-pattern), and people are halved"
+        )
         raise InputError(
             f"Pickle '{path}' has {has} in 'split'; it needs a pair such as xsub_train and xsub_val, train and val, or "
-            "train1 and test1, each a list of clip names."
+            f"train1 and test1, each a list of clip names{subject}."
         )
     return tuple(splits)
 
