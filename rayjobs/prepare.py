@@ -22,6 +22,7 @@ from statistics import median
 from typing import Any
 
 from cluster.connect import plan_resources, ray_data
+from motionsynth.axes import doubts, torso
 from motionsynth.errors import InputError
 from motionsynth.motion import Motion, MotionSet, invalid_reason
 from motionsynth.splits import Split
@@ -53,6 +54,8 @@ class Options(cli.Common):
         fps: For pyskl: frames per second.
         subject_pattern: For pyskl: regular expression on the clip's name whose group 1 is the subject.
         view_pattern: For pyskl: the same for the view.
+        up: For pyskl: the axis that points up, y, -y, z, -z, x or -x; ours is y.
+        unit: For pyskl: m, cm or mm; ours is m.
         rows_per_shard: Clips per Parquet file.
         max_dropped: Largest share of clips that may be dropped; above it the input is taken for wrong.
         replace: Put the result in the place of another dataset of this name.
@@ -66,6 +69,8 @@ class Options(cli.Common):
     fps: float = 30.0
     subject_pattern: str = ""
     view_pattern: str = ""
+    up: str = "y"
+    unit: str = "m"
     rows_per_shard: int = 512
     max_dropped: float = 0.1
     replace: bool = False
@@ -81,6 +86,8 @@ class Options(cli.Common):
             fps=self.fps,
             subject_pattern=self.subject_pattern,
             view_pattern=self.view_pattern,
+            up=self.up,
+            unit=self.unit,
         )
 
 
@@ -182,12 +189,13 @@ def prepare(
     _refuse_problems(results, source)
     _refuse_duplicates(results, source)
     dropped = [tuple(d) for r in results for d in r["dropped"]]
+    odd = doubts([t for r in results for t in r["torsos"]])
     if len(dropped) > max_dropped * total:
         reasons = Counter(reason for _, reason in dropped).most_common(3)
         raise InputError(
             f"{len(dropped)} of {total} clips of '{source.name}' cannot be used "
             f"({'; '.join(f'{n} times: {reason}' for reason, n in reasons)}), more than the share of {max_dropped:g} "
-            "that --max-dropped allows; check the files and the skeleton, or raise it."
+            f"{' '.join(('that --max-dropped allows; check the files and the skeleton, or raise it.', *odd))}"
         )
     manifest = Manifest(
         kind="prepared",
@@ -197,6 +205,7 @@ def prepare(
             "dropped": [list(d) for d in dropped],
             "input": _input(source, rows_per_shard),
             "statistics": _statistics(results, header),
+            **({"doubts": odd} if odd else {}),
             "code_version": git_revision(),
         },
     )
@@ -253,6 +262,11 @@ def write_one(
         "subjects": sorted({m.subject for m in kept}),
         "views": sorted({m.view for m in kept}),
         "frames": sum(m.num_frames for m in kept),
+        "torsos": [
+            torso(m.positions, header.skeleton).tolist()
+            for m in motions
+            if m.positions.shape[2] == header.skeleton.num_joints
+        ],
     }
     return {"result": [json.dumps(result)]}
 
@@ -329,6 +343,7 @@ def summary(manifest: Manifest, prefix: str, state: str) -> dict[str, Any]:
         "terms": manifest.header.extra.get("terms", ""),
         "citation": manifest.header.extra.get("citation", ""),
         **manifest.extra["statistics"],
+        "doubts": manifest.extra.get("doubts", []),
     }
 
 
@@ -350,6 +365,8 @@ def report(result: Mapping[str, Any]) -> None:
         left = f", {sides['neither']} in neither" if sides["neither"] else ""
         left = (f", {sides['validation']} validation" if "validation" in sides else "") + left
         print(f"  split {name}: {sides['train']} train, {sides['test']} test{left}")
+    for doubt in result["doubts"]:
+        print(f"  CHECK: {doubt}")
     if few := rare_by_nature(result["counts"]):
         more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
         print(

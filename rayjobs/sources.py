@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 
+from motionsynth.axes import check_axes, to_metres_y_up
 from motionsynth.datasets import DATASETS, SAMPLE, get_dataset
 from motionsynth.datasets.pyskl import pyskl_motions
 from motionsynth.errors import InputError
@@ -108,6 +109,7 @@ class PysklSource:
 
     Attributes:
         skeleton: The skeleton's file form as JSON: a user's own file need not be there on other machines.
+        up, unit: Axes and unit of the file; see `motionsynth.axes`.
     """
 
     name: str
@@ -117,6 +119,8 @@ class PysklSource:
     subject_pattern: str | None = None
     view_pattern: str | None = None
     fps: float = 30.0
+    up: str = "y"
+    unit: str = "m"
 
     def header(self) -> Header:
         motions, splits = _pyskl(self)
@@ -135,7 +139,9 @@ class PysklSource:
         return [self.path]
 
     def read(self, item: str) -> list[Motion]:
-        return [replace(_pyskl(self)[0].motions[int(item)], dataset=self.name)]
+        motion = _pyskl(self)[0].motions[int(item)]
+        positions = to_metres_y_up(motion.positions, self.up, self.unit)
+        return [replace(motion, dataset=self.name, positions=positions)]
 
 
 @lru_cache(maxsize=1)
@@ -231,6 +237,8 @@ def open_source(
     fps: float = 30.0,
     subject_pattern: str = "",
     view_pattern: str = "",
+    up: str = "y",
+    unit: str = "m",
 ) -> Source:
     """The source that the command line asks for.
 
@@ -241,6 +249,7 @@ def open_source(
         skeleton: For pyskl: a shipped skeleton's name or a .toml/.json file.
         class_names: For pyskl: a text file with one class name per line.
         fps, subject_pattern, view_pattern: For pyskl; see `pyskl_motions`.
+        up, unit: For pyskl: the axis that points up, and the unit; see `motionsynth.axes`.
 
     Raises:
         InputError: unknown dataset, or options that do not fit it.
@@ -252,11 +261,14 @@ def open_source(
         "--class-names": class_names is not None,
         "--subject-pattern": bool(subject_pattern),
         "--view-pattern": bool(view_pattern),
+        "--up": up != "y",
+        "--unit": unit != "m",
     }
     if dataset != "pyskl" and (given := [k for k, v in pyskl_only.items() if v]):
         raise InputError(
             f"{given[0]} belongs to --dataset pyskl; '{dataset}' knows it by itself, so leave it out."
         )
+    check_axes(up, unit)
     if dataset == "sample":
         if raw:
             raise InputError("--dataset sample is bundled with the package; leave --raw out.")
@@ -290,6 +302,8 @@ def open_source(
             subject_pattern=subject_pattern or None,
             view_pattern=view_pattern or None,
             fps=fps,
+            up=up,
+            unit=unit,
         )
     return FileSource(name=name or dataset, raw=paths[0], dataset=dataset)
 
@@ -322,5 +336,10 @@ def _read_class_names(path: Path | None) -> tuple[str, ...] | None:
 
 
 def describe_source(source: Source) -> dict[str, Any]:
-    """For the manifest: how the dataset was named and how many raw files it had."""
-    return {"name": source.name, "kind": type(source).__name__, "raw_files": len(source.files())}
+    """For the manifest: how the dataset was named, how many raw files it had, and how they were read."""
+    told = {"name": source.name, "kind": type(source).__name__, "raw_files": len(source.files())}
+    if not isinstance(source, PysklSource):
+        return told
+    # The header, which says the rest, is the same whatever these are.
+    settings = ("subject_pattern", "view_pattern", "fps", "up", "unit")
+    return {**told, **{name: getattr(source, name) for name in settings}}

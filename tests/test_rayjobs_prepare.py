@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from motionsynth.axes import UP
 from motionsynth.errors import InputError
 from motionsynth.formats.pyskl_pickle import Annotation, PysklFile, write_pyskl_pickle
 from motionsynth.motion import MotionSet
@@ -114,7 +115,9 @@ def test_classes_that_are_rare_by_nature_are_told(tiny_set: MotionSet, capsys: p
     assert rare_by_nature(counts) == [("fall", 8), ("slip", 44)]
     assert rare_by_nature({"walk": 20, "sit": 10}) == rare_by_nature({}) == []
     told = dict.fromkeys(("dataset", "state", "prefix", "terms", "citation"), "")
-    told |= dict.fromkeys(("kept", "found", "subjects", "views", "mean_frames", "shards", "bytes"), 1)
+    told |= dict.fromkeys(("kept", "found", "subjects", "views", "mean_frames", "shards", "bytes"), 1) | {
+        "doubts": []
+    }
     report({**told, "splits": {}, "dropped": [], "counts": counts})
     assert "few clips of fall (8), slip (44): with --scarcity natural" in capsys.readouterr().out
     report({**told, "splits": {}, "dropped": [], "counts": {"walk": 90, "sit": 100}})
@@ -225,6 +228,39 @@ def test_own_pickle_on_an_own_skeleton(tmp_path: Path, tiny_set: MotionSet, ray_
         run(tmp_path / "out", "pyskl", pickle, name="wrong", **options)
 
 
+def test_own_pickle_of_other_axes_and_units(
+    tmp_path: Path, tiny_set: MotionSet, ray_local: None, capsys: pytest.CaptureFixture
+) -> None:
+    """z up and millimetres: refused with the cure, or told and kept; with both options the clips are those meant."""
+    turned = [m.positions @ np.array(UP["z"], np.float32) for m in tiny_set.motions]
+
+    def pickled(scale: float) -> Path:
+        clips = tuple(
+            Annotation(name=m.sample_id, label=m.label, keypoint=x * scale, subject=m.subject)
+            for m, x in zip(tiny_set.motions, turned, strict=True)
+        )
+        path = tmp_path / "mine.pkl"
+        write_pyskl_pickle(path, PysklFile(annotations=clips, split={}))
+        return path
+
+    out, path = tmp_path / "out", pickled(1000)
+    with pytest.raises(
+        InputError, match=r"faster than 20 m/s.* these are mm, give --unit mm\. In 24 of 24 .*--up z"
+    ):
+        run(out, "pyskl", path, skeleton="kinect20")
+    assert run(out, "pyskl", path, skeleton="kinect20", up="z", unit="mm")["doubts"] == []
+    motions, _ = read_dataset(Storage(out), "data/mine")
+    for ours, meant in zip(motions.motions, tiny_set.motions, strict=True):
+        np.testing.assert_allclose(ours.positions, meant.positions, atol=1e-5)
+    # In metres it can be used as it is, but not without a word; and other settings are another dataset.
+    capsys.readouterr()
+    assert len(run(out, "pyskl", pickled(1), skeleton="kinect20", name="lying")["doubts"]) == 1
+    assert "CHECK: In 24 of 24 clips people stand along z" in capsys.readouterr().out
+    with pytest.raises(InputError, match="already holds another dataset .* --replace it"):
+        run(out, "pyskl", path, skeleton="kinect20", name="lying", up="z")
+    assert run(out, "pyskl", path, skeleton="kinect20", name="lying", up="z", replace=True)["doubts"] == []
+
+
 def test_a_clip_given_twice_is_named(
     parquet: Path, tmp_path: Path, ray_local: None, tiny_set: MotionSet
 ) -> None:
@@ -255,6 +291,11 @@ def test_a_clip_given_twice_is_named(
         (
             lambda p: {"dataset": "nucla", "raw": [p], "skeleton": "kinect20"},
             "--skeleton belongs to --dataset pyskl",
+        ),
+        (lambda p: {"dataset": "nucla", "raw": [p], "up": "z"}, "--up belongs to --dataset pyskl"),
+        (
+            lambda p: {"dataset": "pyskl", "raw": [p], "skeleton": "kinect25", "up": "Z"},
+            "--up is 'Z'; allowed: y,",
         ),
     ],
 )
