@@ -14,6 +14,7 @@ from motionsynth.beds import Bed
 from motionsynth.errors import InputError
 from motionsynth.metrics_gain import average_precision
 from motionsynth.motion import MotionSet, mirrored_labels
+from motionsynth.people import without_each
 from motionsynth.protocol import (
     PROTOCOL_VERSION,
     REAL_ARMS,
@@ -126,6 +127,8 @@ def score_arm(
     size = confusion.sum(1)
     recalls = np.where(size > 0, confusion.diagonal() / np.maximum(size, 1), np.nan)
     rare = bed.rare or tuple(range(info.num_classes))
+    subjects = [m.subject for m in bed.evaluate.motions]
+    people, recalls_without, precisions_without = without_each(probabilities, truth, subjects)
     return ScoreRecord(
         protocol=PROTOCOL_VERSION,
         dataset=bed.train.dataset,
@@ -152,6 +155,9 @@ def score_arm(
             average_precision(probabilities[:, c], truth == c) for c in range(info.num_classes)
         ),
         device=torch.cuda.get_device_name() if device == "cuda" else device,
+        people=people,
+        recalls_without=recalls_without,
+        average_precisions_without=precisions_without,
     )
 
 

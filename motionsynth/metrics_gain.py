@@ -146,6 +146,26 @@ def paired_interval(
     return Interval(mean=mean, lo=float(lo), hi=float(hi), n=n, level=level)
 
 
+def leave_one_out_interval(whole: float, without: Sequence[float], level: float = 0.95) -> Interval | None:
+    """The jackknife's interval of a figure that comes from n independent units, such as people.
+
+    Args:
+        whole: The figure from all of them.
+        without: The figure with each of them left out in turn, [n]; one that is not finite cannot be left out.
+        level: Confidence level.
+
+    Returns:
+        `whole` with Student's t for n - 1 degrees of freedom around it; None for fewer than two units.
+    """
+    d = np.asarray(without, float)
+    d, n = d[np.isfinite(d)], int(np.isfinite(d).sum())
+    if n < 2 or not math.isfinite(whole):
+        return None
+    error = math.sqrt((n - 1) / n * float(np.square(d - d.mean()).sum()))
+    half = student_t_quantile(0.5 + level / 2, n - 1) * error
+    return Interval(mean=whole, lo=whole - half, hi=whole + half, n=n, level=level)
+
+
 def wilson_interval(successes: int, total: int, level: float = 0.95) -> Interval:
     """Wilson score interval of a proportion (Wilson 1927): also right near 0 and 1, unlike p +- z s.
 

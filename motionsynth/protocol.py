@@ -16,6 +16,7 @@ import numpy as np
 
 from motionsynth.beds import Bed
 from motionsynth.metrics_gain import Interval, gap_closed, improvement, paired_interval
+from motionsynth.people import Rows, difference_over_people
 from motionsynth.recognition_config import OF_SYNTHETIC, RecogniserTraining
 
 PROTOCOL_VERSION = 1
@@ -44,6 +45,9 @@ class ScoreRecord:
         recalls: Recall of each class, NaN where no held-out clip shows it.
         average_precisions: The same (see `metrics_gain.average_precision`); none in records of before it was kept.
         confusion: Counts, [true class][predicted class].
+        people: Who judges; none in records of before it was kept, nor where fewer than two people are named.
+        recalls_without, average_precisions_without: `recalls` and `average_precisions` over the others' clips, for each
+            of the people (see `motionsynth.people`).
         as_published: Judged by synthetic clips, too (see `motionsynth.hybrid`): says nothing about unseen people.
         device: What trained it: "cpu", or the name of a GPU, whose sums differ.
     """
@@ -69,6 +73,17 @@ class ScoreRecord:
     as_published: bool = False
     average_precisions: tuple[float, ...] = ()
     device: str = "cpu"
+    people: tuple[str, ...] = ()
+    recalls_without: Rows = ()
+    average_precisions_without: Rows = ()
+
+    def without(self, person: str, field: str) -> float:
+        """`rare_recall` or `rare_ap` had a person not been asked; as it is where he judges nothing."""
+        if person not in self.people:
+            return getattr(self, field)
+        rows = self.recalls_without if field == "rare_recall" else self.average_precisions_without
+        known = np.array(rows[self.people.index(person)])
+        return mean_of_shown(known[list(self.rare)] if self.rare else known)
 
     @property
     def rare_ap(self) -> float:
@@ -96,6 +111,11 @@ class ScoreRecord:
             "average_precisions": tuple(number(p) for p in d.get("average_precisions", ())),
             "rare": tuple(d["rare"]),
             "confusion": tuple(tuple(int(n) for n in row) for row in d["confusion"]),
+            "people": tuple(d.get("people") or ()),
+            **{
+                k: tuple(tuple(number(v) for v in row) for row in d.get(k) or ())
+                for k in ("recalls_without", "average_precisions_without")
+            },
         }
         return ScoreRecord(**{**d, **{k: number(d[k]) for k in ("top1", "macro", "rare_recall")}, **read})
 
@@ -193,6 +213,8 @@ class ArmSummary:
         macro_difference: The same for macro accuracy: common classes must not pay.
         rare_ap, ap_difference: As `rare_recall` and `difference`, of `ScoreRecord.rare_ap`, which does not rise where
             a recogniser merely names rare classes more readily; None where a record does not know it.
+        people_difference, people_ap_difference: The same two differences with intervals over the people who judge
+            (`people.difference_over_people`); None where records do not know them.
         readiness: Mean of `ScoreRecord.readiness`: whether a higher recall goes with naming rare classes more readily.
         improvement: Galstyan 2025, eq. 7, over the strong arm.
         gap_closed: Of the means; NaN where strong is not below the ceiling.
@@ -208,6 +230,8 @@ class ArmSummary:
     macro_difference: Interval | None
     rare_ap: Interval | None
     ap_difference: Interval | None
+    people_difference: Interval | None
+    people_ap_difference: Interval | None
     readiness: float
     improvement: float
     gap_closed: float
@@ -233,6 +257,9 @@ def summarise(records: Sequence[ScoreRecord]) -> list[ArmSummary]:
     percent = lambda rs, field: 100 * np.array([getattr(r, field) for r in rs])  # noqa: E731
     mean = lambda rs: float(percent(rs.values(), "rare_recall").mean()) if rs else float("nan")  # noqa: E731
     known = lambda *arms: all(np.isfinite(r.rare_ap) for rs in arms for r in rs.values())  # noqa: E731
+    over_people = lambda arm, f: (  # noqa: E731
+        difference_over_people(records, arm, "strong", f) if arm != "strong" else None
+    )
     out = []
     for arm, rs in by_arm.items():
         # One recogniser that several beds share (`for_bed`) has a rare recall in each, but one accuracy.
@@ -255,6 +282,8 @@ def summarise(records: Sequence[ScoreRecord]) -> list[ArmSummary]:
                 macro_difference=differences.get("macro"),
                 rare_ap=paired_interval(percent(rs.values(), "rare_ap")) if known(rs) else None,
                 ap_difference=differences.get("rare_ap"),
+                people_difference=over_people(arm, "rare_recall"),
+                people_ap_difference=over_people(arm, "rare_ap") if "rare_ap" in differences else None,
                 readiness=mean_of_shown(np.array([r.readiness for r in rs.values()])),
                 improvement=improvement(mean(rs), mean(strong)) if strong else float("nan"),
                 gap_closed=gap_closed(mean(rs), mean(strong), mean(ceiling))
@@ -317,3 +346,16 @@ def format_ranking(summaries: Sequence[ArmSummary]) -> str:
     line = lambda arm, ap, against, share: f"{arm:<{width}}{ap:>13}  {against:>24}  {share:>13}".rstrip()  # noqa: E731
     head = line("average precision", "rare AP %", "vs strong (95 %)", named)
     return "\n".join((head, "-" * len(head), *(line(*row) for row in rows))) if rows else ""
+
+
+def format_people(summaries: Sequence[ArmSummary]) -> str:
+    """The gains once more with intervals over the people who judge; "" where nobody knows who they are."""
+    rows = [s for s in summaries if s.people_difference]
+    if not rows:
+        return ""
+    width, most = _width(summaries), max(s.people_difference.n for s in rows if s.people_difference)
+    line = lambda arm, recall, ap: f"{arm:<{width}}{recall:>24}  {ap:>24}".rstrip()  # noqa: E731
+    head = line(f"over {most} people", "rare recall, vs strong", "rare AP, vs strong")
+    lines = [line(s.arm, _clear(s.people_difference), _clear(s.people_ap_difference)) for s in rows]
+    told = "Above, intervals say how sure a gain is for the people who judged; these, how sure for others."
+    return "\n".join((head, "-" * len(head), *lines, told))

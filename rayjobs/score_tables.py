@@ -26,6 +26,7 @@ from motionsynth.protocol import (
     RIVAL_ARMS,
     ScoreRecord,
     adds_clips,
+    format_people,
     format_ranking,
     format_table,
     is_adjusted,
@@ -56,6 +57,8 @@ def tables(records: Sequence[ScoreRecord], recipe: Recipe) -> dict[str, Any]:
                     text.append(
                         f"{ranking}\nNaming a class more readily raises its recall, and not its average precision."
                     )
+                if others := format_people(summaries):
+                    text.append(others)
         shown = dict.fromkeys(r.arm for r in scarce)
         for arm in filter(adds_clips, shown):
             for rival in (a for a in _rivals(arm) if a in shown):
@@ -136,7 +139,8 @@ def write(
     rows = [{k: v for k, v in r.to_dict().items() if k != "confusion"} for r in records]
     for row, r in zip(rows, records, strict=True):
         row["confusion"] = [list(c) for c in r.confusion]
-        row |= {k: list(row[k]) for k in ("recalls", "rare", "average_precisions")}
+        row |= {k: list(row[k]) for k in ("recalls", "rare", "average_precisions", "people")}
+        row |= {k: [list(v) for v in row[k]] for k in ("recalls_without", "average_precisions_without")}
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), sink, compression="zstd")
     storage.write(f"{base}.parquet", sink.getvalue())

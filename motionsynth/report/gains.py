@@ -80,6 +80,11 @@ def _verdict(run: Run, own: Mapping[str, Any], strong: Mapping[str, Any], rows: 
     else:
         tone, title = "open", f"{arm} shows no gain"
         text = f"Its clips took {what} from {way}: {measured}, an interval that includes zero."
+    if people := own.get("people_difference"):
+        held = (
+            "" if people["lo"] > 0 or people["hi"] < 0 or tone == "open" else "; it need not hold for others"
+        )
+        text += f" Over the {people['n']} people who judge the interval is {bounds(people)}{held}."
     rivals = [
         r
         for r in run.result["against_rivals"]
