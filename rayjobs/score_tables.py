@@ -191,7 +191,6 @@ def report(result: Mapping[str, Any]) -> None:
 
         print("\n" + format_quality(result["quality"]))
     if result["split"] == "test":
-        print(
-            f"\nThe test half of '{result['dataset']}' was read {result['test_readings']} times in this storage."
-        )
+        n = result["test_readings"]
+        print(f"\nThe test half of '{result['dataset']}' was read {n} time{'s' * (n > 1)} in this storage.")
     print(f"trained {result['trained']} recognisers in {result['seconds']:.0f} s")

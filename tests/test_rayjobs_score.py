@@ -186,7 +186,7 @@ def test_a_second_run_trains_nothing_and_the_test_half_is_counted(
     score.report(first)
     shown = capsys.readouterr().out
     rare = experiment.load_bed(storage, "tiny", recipe.beds[0]).rare[0]
-    assert "was read 1 times" in shown and "motion_gan" in shown and first["class_names"][rare] in shown
+    assert "was read 1 time in" in shown and "motion_gan" in shown and first["class_names"][rare] in shown
 
     # Another run has the real arms for nothing, and a look at a few arms leaves the whole table alone.
     few = score.score(storage, "tiny", "other", recipe, never, only=("weak", "strong"))

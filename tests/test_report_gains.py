@@ -38,6 +38,18 @@ def test_a_gain_is_claimed_only_if_the_interval_excludes_zero(own, tone: str, ti
     assert "rival" not in verdict.text and "  " not in verdict.text and " ." not in verdict.text
 
 
+@pytest.mark.parametrize(
+    ("lo", "says"),
+    [(-3.0, "is [\u22123.0, +43.0]; it need not hold for others."), (3.0, "is [+3.0, +43.0].")],
+)
+def test_the_verdict_says_whether_a_gain_holds_for_other_people(lo: float, says: str) -> None:
+    run = run_in_memory({"strong": STRONG, "motion_gan": moved(0.2, 0.001)})
+    (arm,) = (a for a in run.result["arms"] if a["arm"] == "motion_gan")
+    assert arm["people_difference"] is None and "people" not in verdicts(run)[0].text
+    arm["people_difference"] = {"mean": 20.0, "lo": lo, "hi": 43.0, "n": 5}
+    assert f"Over the 5 people who judge the interval {says}" in verdicts(run)[0].text
+
+
 def test_the_verdict_names_the_best_rival() -> None:
     run = run_in_memory(
         {"strong": STRONG, "motion_gan": moved(0.2), "difference": moved(0.3), "feature": moved(0.1)}

@@ -187,9 +187,10 @@ def classes(run: Run) -> str:
                 "classes",
             )
         )  # fmt: skip
-    key = legend(
-        ("dot real", "strong real arm"), ("dot synthetic", "with synthetic clips"), ("tick", "ceiling")
-    )
+    marks = [("dot real", "strong real arm"), ("dot synthetic", "with synthetic clips")]
+    if any(a["arm"] == "ceiling" for a in arms_of(run, name)):
+        marks.append(("tick", "ceiling"))
+    key = legend(*marks)
     return (
         out
         + key
