@@ -357,5 +357,5 @@ def format_people(summaries: Sequence[ArmSummary]) -> str:
     line = lambda arm, recall, ap: f"{arm:<{width}}{recall:>24}  {ap:>24}".rstrip()  # noqa: E731
     head = line(f"over {most} people", "rare recall, vs strong", "rare AP, vs strong")
     lines = [line(s.arm, _clear(s.people_difference), _clear(s.people_ap_difference)) for s in rows]
-    told = "Above, intervals say how sure a gain is for the people who judged; these, how sure for others."
+    told = "* as above, but over people: these draws and seeds, other people. A gain needs both."
     return "\n".join((head, "-" * len(head), *lines, told))
