@@ -25,6 +25,8 @@ NO_PROTOCOL = (
     "none, as nobody said who judges: give each clip its subject and prepare it again, and people are halved"
 )
 """What stands in place of a dataset's protocols where it has none."""
+VALIDATION_FOLDS = 3
+"""Draws in which every training person judges once."""
 RARE_DRAWS = 3
 """Draws after which the rare classes of the `rare` protocol have rotated through all classes."""
 
@@ -177,7 +179,7 @@ def held_out_people(
         indices: Positions of the training half's clips.
         draw, seed: Of the bed.
         rare: Classes that few people show: these people are dealt out first, so that as many thirds as can have some
-            of them. Every third draw all are dealt anew, since nothing else differs between such draws.
+            of them.
 
     Raises:
         InputError: fewer than two people.
@@ -188,9 +190,8 @@ def held_out_people(
             f"The training half of '{motions.dataset}' shows {len(names)} person; validation needs at least 2: give "
             "each clip its subject, or score on the test half."
         )
-    folds = min(3, len(names))
-    turn = [draw // folds] if rare and draw >= folds else []
-    order = np.random.default_rng([seed, 0x5EED, *turn]).permutation(len(names))
+    order = np.random.default_rng([seed, 0x5EED]).permutation(len(names))
+    folds = min(VALIDATION_FOLDS, len(names))
     if rare:
         clips = [motions.motions[i] for i in indices]
         shown = {n: len({m.label for m in clips if m.subject == n} & {*rare}) for n in names}
@@ -272,11 +273,15 @@ def make_bed(motions: MotionSet, splits: Sequence[Split], spec: BedSpec) -> Bed:
             "cuts away; use --scarcity full, or compose the clips of a generator trained on this very bed."
         )
     own = naturally_rare(motions, train, spec) if spec.scarcity == "natural" else ()
-    if own and spec.draw and (spec.split == "test" or split.validation):
-        raise InputError(
-            f"Draw {spec.draw} of '{spec.protocol}' would be draw 0 again: with scarcity 'natural' nothing is cut, and "
-            "the same clips always judge; give --draws 1."
-        )
+    if own:
+        # Draws differ in who judges alone, so another one would count the same recognisers twice.
+        fixed = spec.split == "test" or split.validation or split.seen
+        ways = 1 if fixed else min(VALIDATION_FOLDS, len({motions.motions[i].subject for i in train}))
+        if spec.draw >= max(1, ways):
+            raise InputError(
+                f"Draw {spec.draw} of '{spec.protocol}' would repeat one before it: with scarcity 'natural' nothing is "
+                f"cut, and draws differ in who judges alone; give --draws {max(1, ways)}, and more --seeds."
+            )
     if spec.split == "test":
         evaluate = test
     elif split.validation:

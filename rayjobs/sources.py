@@ -212,14 +212,14 @@ def _parquet_header(path: Path) -> Header:
 def _halves(paths: tuple[Path, ...]) -> tuple[Mapping[str, Any], ...]:
     """A split by people for files that bring none; none where they name no people, or cannot be read."""
     subjects, labels = [], []
-    for path in paths:
-        try:
+    try:
+        for path in paths:
             table = pq.read_table(path, columns=["subject", "label"])
-        except UNREADABLE:
-            return ()  # `read` will say what is wrong with it
-        subjects += table["subject"].to_pylist()
-        labels += table["label"].to_pylist()
-    split = halve_people(subjects, labels)
+            subjects += table["subject"].to_pylist()
+            labels += table["label"].to_pylist()
+        split = halve_people(subjects, labels)
+    except (*UNREADABLE, KeyError, TypeError, ValueError):
+        return ()  # a column is missing or of another type: `read` says so
     return (split.to_dict(),) if split else ()
 
 

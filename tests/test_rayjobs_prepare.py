@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,6 +109,17 @@ def test_parquet_without_splits_has_its_people_halved(tiny_set: MotionSet, tmp_p
     (tmp_path / "nobody").mkdir()
     (tmp_path / "nobody" / "a.parquet").write_bytes(encode(nobody, Header.of(nobody)))
     assert open_source("parquet", [tmp_path / "nobody"]).header().splits == ()
+    # Whatever is wrong with the columns, reading the clips says it, in a sentence.
+    whole = pq.read_table(tmp_path / "nobody" / "a.parquet")
+    for number, change in enumerate(
+        (lambda t: t.drop_columns(["subject"]), lambda t: t.drop_columns(["label"]))
+    ):
+        (folder := tmp_path / f"lacks{number}").mkdir()
+        pq.write_table(change(whole), folder / "a.parquet")
+        source = open_source("parquet", [folder])
+        assert source.header().splits == ()
+        with pytest.raises(InputError, match=("subject", "label")[number]):
+            source.read(source.items()[0][0])
 
 
 def test_classes_that_are_rare_by_nature_are_told(tiny_set: MotionSet, capsys: pytest.CaptureFixture) -> None:
