@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from motionsynth.beds import Bed
+from motionsynth.generators.lenders import LENDERS
 from motionsynth.metrics_gain import Interval, gap_closed, improvement, paired_interval
 from motionsynth.people import Rows, difference_over_people
 from motionsynth.recognition_config import OF_SYNTHETIC, RecogniserTraining
@@ -175,7 +176,9 @@ def record_id(
         synthetic_digest: Digest of the synthetic set's manifest; "" where the arm uses none.
         per_class: See `score_arm`.
     """
-    used = per_class if arm in MADE_ARMS else 0
+    used: int | list[int] = per_class if arm in MADE_ARMS else 0
+    if arm == "difference":
+        used = [per_class, LENDERS]  # records from before it was a setting are of other clips
     if arm in (*REAL_ARMS, ADJUSTED, "feature") or arm.startswith(TSTR):
         # Nothing is mixed in: so that real arms are not trained anew for every ratio that is tried.
         training = replace(training, **{f: getattr(RecogniserTraining(), f) for f in OF_SYNTHETIC})

@@ -67,7 +67,7 @@ class Progress:
         self._moved_at = time.time()
         self._pace = Pace(at_once, self._start)
         self._held: Mapping[str, str] = {}
-        self._advances = 0
+        self._advances, self._at_once = 0, at_once
         self._first_done = 0
         self._first_advance = 0.0
         self._terminal = sys.stderr.isatty()
@@ -110,7 +110,7 @@ class Progress:
         if timed:
             self._pace.finished(kind, self._last_advance)
         self._advances += 1
-        if self._advances == 1:
+        if self._advances <= self._at_once:
             self._first_done, self._first_advance = self.done, self._last_advance
         self._show()
 
@@ -146,9 +146,9 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units per second at present speed: since the first advance, as workers take seconds to start.
+        """Units per second at present speed: since each worker has advanced once, as they take seconds to start.
 
-        Before the second advance since the start, which is too low; 0 before the first.
+        Before that since the start, which is too low; 0 before the first advance.
         """
         if self.done > self._first_done > 0:
             return (self.done - self._first_done) / max(self._last_advance - self._first_advance, 1e-9)

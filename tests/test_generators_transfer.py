@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from motionsynth.errors import InputError
-from motionsynth.generators import Generator, SampleRequest, fit_context, transfer
+from motionsynth.generators import Context, Generator, SampleRequest, fit_context, transfer
 from motionsynth.generators.motion_gan import MotionGAN
 from motionsynth.generators.transfer import Anchors, Body, fill_absent
 from motionsynth.motion import MotionSet, canonical, resample
@@ -60,9 +60,22 @@ def test_a_rare_class_borrows_from_common_ones_only(tiny_set: MotionSet) -> None
     assert lenders == {0, 2}
 
 
+def test_the_most_similar_common_classes_may_be_the_only_ones_that_lend(tiny_set: MotionSet) -> None:
+    context = fit_context(tiny_set, rare=(1,))
+    assert context.similar[1][0] == context.nearest[1] and sorted(context.similar[1]) == [0, 2]
+    assert context.similar[0] == (2,)  # no rare class, and not itself
+    near, every, one_more = (Anchors(context, 16, 4, lenders=n) for n in (1, 0, 5))
+    assert near.lenders[1] == [context.nearest[1]] and every.lenders[1] == [0, 2]
+    assert one_more.lenders[1] == list(context.similar[1])
+    assert ready(tiny_set, rare=(1,), lenders=1).anchors.lenders == near.lenders
+    # Checkpoints from before similarity was kept are sampled as they were.
+    old = Context.from_dict({k: v for k, v in context.to_dict().items() if k != "similar"})
+    assert old.similar == ((), (), ()) and Anchors(old, 16, 4, lenders=1).lenders == every.lenders
+
+
 def test_without_a_common_class_rare_ones_lend_and_without_pairs_nobody_does(tiny_set: MotionSet) -> None:
     rng = np.random.default_rng(0)
-    assert Anchors(fit_context(tiny_set, rare=(0, 1, 2)), 16, 4).lenders == [0, 1, 2]
+    assert Anchors(fit_context(tiny_set, rare=(0, 1, 2)), 16, 4).lenders == [[0, 1, 2]] * 3
     singles = tiny_set.select([int(np.flatnonzero(tiny_set.labels == c)[0]) for c in range(3)])
     lonely = Anchors(fit_context(singles), 16, 4)
     assert lonely.draw(2, rng) == (2, 2, 2)
@@ -106,7 +119,7 @@ def test_a_class_is_not_changed_further_than_its_own_clips_differ(tiny_set: Moti
     model = ready(motions, rare=(1,))
     anchors = model.anchors
     assert len(anchors.members[1]) > 1
-    own, lent = float(anchors.spread[1]), [float(anchors.spread[c]) for c in anchors.lenders]
+    own, lent = float(anchors.spread[1]), [float(anchors.spread[c]) for c in anchors.lenders[1]]
     assert own < 0.2 * min(lent)
     for seed in range(20):
         _, one, other = anchors.draw(1, np.random.default_rng(seed))

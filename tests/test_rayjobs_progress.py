@@ -48,6 +48,15 @@ def test_the_time_left_does_not_count_the_start_up(clock: list[float]) -> None:
     assert p.line() == "generate: 1000/1000 clips (100%), 50 clips/s, took 20 s"
 
 
+def test_two_workers_that_report_together_are_no_burst(clock: list[float]) -> None:
+    p = Progress("train", 2400, "steps", at_once=2)
+    for seconds in (280, 6, 114, 6):
+        clock[0] += seconds
+        p.advance(200)
+    # Not 200 steps in the six seconds between the first reports of the two.
+    assert p.line() == "train: 800/2400 steps (33%), 3.3 steps/s, 8 min left"
+
+
 def test_what_an_earlier_run_did_is_no_speed_of_this_one(clock: list[float]) -> None:
     p = Progress("generate", 1000, "clips", done=900)
     clock[0] += 10

@@ -44,6 +44,8 @@ class Context:
         rare: Classes that are short of clips.
         nearest: For each class, the most similar common class (itself if it is common); a rare class's
             embedding starts there.
+        similar: For each class, the other common classes, the most similar one first; () in checkpoints from before
+            it was kept.
         shapes: For each class, the (num_frames at `fps`, persons ever present) of its real clips; lengths are
             sampled from it.
         clips: For each class, the `sample_id` of its real clips, in the order of `shapes`.
@@ -63,6 +65,7 @@ class Context:
     num_persons: int
     rare: tuple[int, ...]
     nearest: tuple[int, ...]
+    similar: tuple[tuple[int, ...], ...]
     shapes: tuple[tuple[tuple[int, int], ...], ...]
     clips: tuple[tuple[str, ...], ...]
     fps: float
@@ -96,6 +99,7 @@ class Context:
                 "class_names": tuple(d["class_names"]),
                 "rare": tuple(d["rare"]),
                 "nearest": tuple(d["nearest"]),
+                "similar": tuple(tuple(c) for c in d.get("similar", [()] * len(d["nearest"]))),
                 "shapes": tuple(tuple((int(t), int(m)) for t, m in c) for c in d["shapes"]),
                 "clips": tuple(tuple(c) for c in d["clips"]),
                 "span": tuple(d["span"]),
@@ -141,12 +145,11 @@ def fit_context(train: MotionSet, rare: Sequence[int] = ()) -> Context:
         ]
     )
     common = [c for c in range(train.num_classes) if c not in rare and (labels == c).any()]
-    nearest = []
+    similar = []
     for c in range(train.num_classes):
-        if c in common or not common or not (labels == c).any():
-            nearest.append(c)
-        else:
-            nearest.append(int(common[np.argmin(np.square(centres[common] - centres[c]).sum(1))]))
+        others = [o for o in common if o != c] if (labels == c).any() else []
+        similar.append(tuple(sorted(others, key=lambda o: float(np.square(centres[o] - centres[c]).sum()))))
+    nearest = [c if c in common or not others else others[0] for c, others in enumerate(similar)]
     fps = float(np.median([m.fps for m in train.motions]))
     # Persons who are zeros from end to end are padding (CTR-GCN and NTU files pad to two), not people.
     shapes = tuple(
@@ -164,6 +167,7 @@ def fit_context(train: MotionSet, rare: Sequence[int] = ()) -> Context:
         num_persons=train.num_persons,
         rare=tuple(int(c) for c in rare),
         nearest=tuple(nearest),
+        similar=tuple(similar),
         shapes=shapes,
         clips=tuple(
             tuple(m.sample_id for m in train.motions if m.label == c) for c in range(train.num_classes)

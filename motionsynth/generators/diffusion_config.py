@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from motionsynth.errors import InputError, check_ranges
+from motionsynth.generators.lenders import LENDERS
 from motionsynth.losses import check_weights
 from motionsynth.representation_parts import PARTS
 
@@ -54,6 +55,7 @@ class SkelDiffusionConfig:
             "edit": the same with whole clips: the changed clip is noised up to `edit_start` and cleaned;
             "label": its class alone.
         edit_start: Share of the noise schedule that "edit" walks down.
+        lenders: So many common classes, the most similar ones, lend differences to a class; 0: all.
         sampling_dropout: Share of the token entries that are dropped at sampling, in the first
             `dropout_until` of the steps (Dong 2026; inactive in their released code).
         dropout_until: See `sampling_dropout`.
@@ -78,6 +80,7 @@ class SkelDiffusionConfig:
     guidance: float = 1.5
     sources: Mapping[str, float] = field(default_factory=lambda: {"edit": 1.0})
     edit_start: float = 0.5
+    lenders: int = LENDERS
     sampling_dropout: float = 0.0
     dropout_until: float = 0.7
     as_published: bool = False
@@ -90,6 +93,7 @@ class SkelDiffusionConfig:
             frames=(8, math.inf), width=(8, math.inf), layers=some, heads=some, encoder_layers=some, code=some,
             times=(2, math.inf), steps=some, dropout=(0, 0.9), code_noise=(0, 10), drop_all=(0, 1), drop_code=(0, 1),
             guidance=(0, 20), sampling_dropout=(0, 0.9), dropout_until=(0, 1),
+            lenders=(0, math.inf),
         )  # fmt: skip
         if self.width % (2 * self.heads):
             raise InputError(

@@ -131,7 +131,7 @@ class MotionGAN(Generator):
     name = "motion_gan"
     terms = {"critic": CRITIC_TERMS, "generator": GENERATOR_TERMS}
     fitted = ("anchors.", "style_mean", "style_root")
-    sampling = ("truncation", "style_prior")
+    sampling = ("truncation", "style_prior", "lenders")
 
     config: MotionGANConfig
     nearest: Tensor
@@ -157,7 +157,7 @@ class MotionGAN(Generator):
         self.critic = DualStreamCritic(m, v, k, config.critic_width, context.skeleton.root)
         self.register_buffer("style_mean", torch.zeros(k, config.style))
         self.register_buffer("style_root", torch.eye(config.style).repeat(k, 1, 1))
-        self.anchors = Anchors(context, STORED_FRAMES, config.style)
+        self.anchors = Anchors(context, STORED_FRAMES, config.style, config.lenders)
         self.made: tuple[Batch, Tensor] | None = None
         self.seen: dict[str, Tensor] = {}
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from motionsynth.errors import InputError, check_ranges
+from motionsynth.generators.lenders import LENDERS
 from motionsynth.losses import check_weights
 
 CRITIC_TERMS = ("adversarial", "flow", "pose")
@@ -45,6 +46,7 @@ class MotionGANConfig:
             the encoder's styles of that class's training clips follow (see `MotionGAN.finish`); or "transfer": a real
             clip of the class, changed as two clips of a common class differ, but no further than the class's own clips
             differ (see `transfer`).
+        lenders: So many common classes, the most similar ones, lend differences to a class; 0: all.
         loss_weights: One for each of `GENERATOR_TERMS`; flow and pose also weigh the critic's streams (eq. 2).
     """
 
@@ -56,6 +58,7 @@ class MotionGANConfig:
     critic_width: int = 64
     truncation: float = 1.0
     style_prior: str = "transfer"
+    lenders: int = LENDERS
     loss_weights: Mapping[str, float] = field(default_factory=default_weights)
 
     def __post_init__(self) -> None:
@@ -65,7 +68,8 @@ class MotionGANConfig:
             raise InputError(f"motion_gan width is {self.width}; it must be a multiple of 32, at least 64.")
         some = (1, math.inf)
         check_ranges(
-            "motion_gan", self, noise=some, action=some, style=some, critic_width=some, truncation=(0, 2)
+            "motion_gan", self, noise=some, action=some, style=some, critic_width=some, truncation=(0, 2),
+            lenders=(0, math.inf),
         )  # fmt: skip
         if self.style_prior not in STYLE_PRIORS:
             raise InputError(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from motionsynth.augment import whole
 from motionsynth.generators.base import Batch, Context, Generator, SampleRequest, request_rng, rigid_resample
 from motionsynth.generators.body_parts import PARTS, free_parts, part_bones, told_apart
+from motionsynth.generators.lenders import LENDERS
 from motionsynth.generators.part_mix_config import PartMixConfig
 from motionsynth.generators.transfer import AnchorClips, Body, fill_absent
 from motionsynth.motion import Motion
@@ -32,8 +33,8 @@ class AnchorBodies(AnchorClips):
     length: Tensor
     heading: Tensor
 
-    def __init__(self, context: Context, frames: int) -> None:
-        super().__init__(context)
+    def __init__(self, context: Context, frames: int, lenders: int = LENDERS) -> None:
+        super().__init__(context, lenders)
         self.frames, self.skeleton = frames, context.skeleton
         a, m, bones = len(self.ids), context.num_persons, len(self.skeleton.bones)
         # Half precision: a quarter of a millimetre at half a metre, far below any sensor's noise.
@@ -85,14 +86,14 @@ class PartMix(Generator):
     name = "part_mix"
     terms: Mapping[str, tuple[str, ...]] = {}
     fitted = ("anchors.",)
-    sampling = ("most", "told", "others")
+    sampling = ("most", "told", "others", "lenders")
 
     config: PartMixConfig
     bones: Tensor
 
     def __init__(self, config: PartMixConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.anchors = AnchorBodies(context, config.frames)
+        self.anchors = AnchorBodies(context, config.frames, config.lenders)
         self.register_buffer("bones", part_bones(context.skeleton), persistent=False)
         self.told: Tensor | None = None
 
@@ -140,7 +141,7 @@ class PartMix(Generator):
         """The clip that one starts from, the clip that lends, and which parts."""
         rng, anchors = request_rng(request), self.anchors
         at = int(rng.choice(anchors.members[request.label]))
-        lenders = anchors.lenders if free and anchors.lenders else [request.label]
+        lenders = (free and anchors.lenders[request.label]) or [request.label]
         lender = int(rng.choice(anchors.members[lenders[rng.integers(len(lenders))]]))
         parts = free or list(range(len(PARTS)))
         size = min(len(parts), int(rng.integers(1, self.config.most + 1)))

@@ -47,7 +47,7 @@ class SkelDiffusion(Generator):
     terms = {"denoiser": TERMS}
     fitted = ("anchors.",)
     sampling = (
-        "steps", "solver", "guidance", "sources", "edit_start", "sampling_dropout", "dropout_until",
+        "steps", "solver", "guidance", "sources", "edit_start", "lenders", "sampling_dropout", "dropout_until",
     )  # fmt: skip
     betas = (0.9, 0.99)
 
@@ -67,7 +67,7 @@ class SkelDiffusion(Generator):
         self.register_buffer("spread", torch.ones(3))
         self.guess = None if c.as_published else WienerGuess(c.frames, d)
         # A style is a code and the whole clip.
-        self.anchors = AnchorStyles(context, c.code + c.frames * d)
+        self.anchors = AnchorStyles(context, c.code + c.frames * d, c.lenders)
 
     def encoded(self, x: Tensor) -> Tensor:
         """Positions [B, M, T, V, 3], metres -> normalised features [B, T, D], 0 for persons who are never there."""

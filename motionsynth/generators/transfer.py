@@ -4,7 +4,8 @@ A new clip starts from a real training clip of its class and changes as two clip
 (the delta-encoder of Schwartz et al., NeurIPS 2018, in the style space of a generator). The generator draws the
 change of style; what it cannot rebuild of the three clips (sensor noise, quick small movements) is added as it is.
 A difference larger than those between the class's own clips is scaled down to them: how far a deep squat varies would
-tear a shoulder exercise out of its class.
+tear a shoulder exercise out of its class. And the common classes that are most like a class may be the only ones that
+lend to it: people vary a lunge as they vary another lunge, not as they raise an arm.
 
 Shape letters: A anchors, B clips, M persons, T frames, V joints, N = V - 1 bones.
 """
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from motionsynth.augment import whole
 from motionsynth.errors import InputError
 from motionsynth.generators.base import Batch, Context
+from motionsynth.generators.lenders import LENDERS
 from motionsynth.skeleton import Skeleton
 
 PER_CLASS = 64
@@ -75,9 +77,10 @@ class AnchorClips(nn.Module):
 
     Args:
         context: Of the training clips.
+        lenders: Common classes that lend to a class, the most similar ones first; 0: all of them.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, lenders: int = LENDERS) -> None:
         super().__init__()
         self.class_names = context.class_names
         self.picks = [
@@ -92,7 +95,9 @@ class AnchorClips(nn.Module):
         self.shapes = [pool[i] for pool, pick in zip(context.shapes, self.picks, strict=True) for i in pick]
         self.ids = [ids[i] for ids, pick in zip(context.clips, self.picks, strict=True) for i in pick]
         many = [c for c, n in enumerate(size) if n > 1]
-        self.lenders = [c for c in many if c not in context.rare] or many
+        every = [c for c in many if c not in context.rare] or many
+        near = [[c for c in others if c in every][: lenders or None] for others in context.similar]
+        self.lenders = [list(some) if lenders and some else every for some in near]
 
     def among(self, y: Tensor) -> Tensor:
         """Where the anchors are, [A], among all training clips, whose classes are y [B]."""
@@ -117,14 +122,15 @@ class AnchorStyles(AnchorClips):
     Args:
         context: Of the training clips.
         style: Numbers of a style.
+        lenders: See `AnchorClips`.
     """
 
     styles: Tensor
     apart: Tensor
     spread: Tensor
 
-    def __init__(self, context: Context, style: int) -> None:
-        super().__init__(context)
+    def __init__(self, context: Context, style: int, lenders: int = LENDERS) -> None:
+        super().__init__(context, lenders)
         clips, classes = len(self.ids), len(self.members)
         self.register_buffer("styles", torch.zeros(clips, style))
         # Of clips of one class, by place in it; and its median over the class (0: nothing is known of its spread).
@@ -156,9 +162,9 @@ class AnchorStyles(AnchorClips):
         Where no class has two clips, nothing is lent.
         """
         anchor = int(rng.choice(self.members[label]))
-        if not self.lenders:
+        if not (lenders := self.lenders[label]):
             return anchor, anchor, anchor
-        lender = self.members[self.lenders[rng.integers(len(self.lenders))]]
+        lender = self.members[lenders[rng.integers(len(lenders))]]
         one, other = rng.choice(lender, 2, replace=False)
         return anchor, int(one), int(other)
 
@@ -183,8 +189,8 @@ class Anchors(AnchorStyles):
     direction: Tensor
     ratio: Tensor
 
-    def __init__(self, context: Context, frames: int, style: int) -> None:
-        super().__init__(context, style)
+    def __init__(self, context: Context, frames: int, style: int, lenders: int = LENDERS) -> None:
+        super().__init__(context, style, lenders)
         self.frames, self.skeleton = frames, context.skeleton
         a, m, bones = len(self.ids), context.num_persons, len(self.skeleton.bones)
         # Half precision: a quarter of a millimetre at half a metre, far below any sensor's noise.

@@ -1,0 +1,7 @@
+"""Who lends to a rare class: the setting that all generators share which move clips as those of other classes do."""
+
+from __future__ import annotations
+
+LENDERS = 2
+"""Common classes that lend to a class by default, the most similar ones; Yang et al. (ICLR 2021) calibrate a class by as
+many. Fewer lenders than all gained on N-UCLA and harmed less on UI-PRMD (docs/ablations.md)."""
