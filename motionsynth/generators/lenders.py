@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 LENDERS = 2
-"""Common classes that lend to a class by default, the most similar ones; Yang et al. (ICLR 2021) calibrate a class by as
-many. Fewer lenders than all gained on N-UCLA and harmed less on UI-PRMD (docs/ablations.md)."""
+"""Common classes that lend to a class by default, the most similar ones; Yang et al. (ICLR 2021) calibrate a class by
+two, too. Fewer lenders than all gained on N-UCLA and harmed less on UI-PRMD (docs/ablations.md)."""
