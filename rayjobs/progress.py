@@ -164,7 +164,7 @@ class Progress:
         text = f"{self.title}: {self.done}/{self.total} {self.unit} ({self.done / max(self.total, 1):.0%})"
         left = self.total - self.done
         if rate := self.rate if left else self.overall_rate:
-            text += f", {rate:,.{0 if rate >= 10 else 1}f} {self.unit}/s"
+            text += f", {_speed(rate, self.unit)}"
             text += f", {_duration(left / rate)} left" if left else f", took {_duration(self.seconds)}"
         return text + (f", {self.failures} failed" if self.failures else "")
 
@@ -252,6 +252,12 @@ class Progress:
             end_at_last(cli.FAILED, cli.runs_a_command)
         Interrupter.interrupt_until(self._over)
         return True
+
+
+def _speed(rate: float, unit: str) -> str:
+    if rate < 0.1:
+        return f"{60 * rate:.1f} {unit}/min"
+    return f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s"
 
 
 def _duration(seconds: float) -> str:

@@ -57,6 +57,14 @@ def test_two_workers_that_report_together_are_no_burst(clock: list[float]) -> No
     assert p.line() == "train: 800/2400 steps (33%), 3.3 steps/s, 8 min left"
 
 
+def test_slow_units_are_told_by_the_minute(clock: list[float]) -> None:
+    p = Progress("score", 45, "recognisers")
+    for _ in range(11):
+        clock[0] += 25
+        p.advance(1)
+    assert p.line() == "score: 11/45 recognisers (24%), 2.4 recognisers/min, 14 min left"
+
+
 def test_what_an_earlier_run_did_is_no_speed_of_this_one(clock: list[float]) -> None:
     p = Progress("generate", 1000, "clips", done=900)
     clock[0] += 10
