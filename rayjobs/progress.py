@@ -255,9 +255,8 @@ class Progress:
 
 
 def _speed(rate: float, unit: str) -> str:
-    if rate < 0.1:
-        return f"{60 * rate:.1f} {unit}/min"
-    return f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s"
+    rate, per = (60 * rate, "min") if rate < 1 else (rate, "s")
+    return f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/{per}"
 
 
 def _duration(seconds: float) -> str:
