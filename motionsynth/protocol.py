@@ -178,7 +178,7 @@ def record_id(
     """
     used: int | list[int] = per_class if arm in MADE_ARMS else 0
     if arm == "difference":
-        used = [per_class, LENDERS]  # records from before it was a setting are of other clips
+        used = [per_class, LENDERS]  # its clips are kept nowhere, so that no digest tells who lent
     if arm in (*REAL_ARMS, ADJUSTED, "feature") or arm.startswith(TSTR):
         # Nothing is mixed in: so that real arms are not trained anew for every ratio that is tried.
         training = replace(training, **{f: getattr(RecogniserTraining(), f) for f in OF_SYNTHETIC})

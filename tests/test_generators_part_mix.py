@@ -148,6 +148,14 @@ def test_a_class_that_every_part_tells_takes_parts_of_its_own(takes: MotionSet) 
     assert np.abs(clip.positions - there).max() < 0.02
 
 
+def test_with_one_lender_parts_come_from_the_class_most_like_it(takes: MotionSet) -> None:
+    for lenders, lend in ((1, {WAVE_LEFT}), (0, {WALK, WAVE_LEFT})):
+        model = ready(takes, rare=(WAVE_RIGHT,), lenders=lenders)
+        label = np.concatenate([np.full(len(m), c) for c, m in enumerate(model.anchors.members)])
+        draws = [model._draw(r, model.free()[WAVE_RIGHT]) for r in wanted([WAVE_RIGHT] * 40)]
+        assert {int(label[lender]) for _, lender, _ in draws} == lend
+
+
 def test_rare_classes_lend_nothing_and_by_default_every_part_is_free(takes: MotionSet) -> None:
     model = ready(takes, rare=(WAVE_LEFT, WAVE_RIGHT))
     assert model.free()[WAVE_LEFT] == [0, 1, 2, 3]

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from motionsynth.errors import InputError
-from motionsynth.generators import Context, Generator, SampleRequest, fit_context, transfer
+from motionsynth.generators import (
+    Context,
+    Generator,
+    SampleRequest,
+    build_config,
+    fit_context,
+    sampling_fields,
+    transfer,
+)
 from motionsynth.generators.motion_gan import MotionGAN
 from motionsynth.generators.transfer import Anchors, Body, fill_absent
 from motionsynth.motion import MotionSet, canonical, resample
@@ -63,14 +72,24 @@ def test_a_rare_class_borrows_from_common_ones_only(tiny_set: MotionSet) -> None
 def test_the_most_similar_common_classes_may_be_the_only_ones_that_lend(tiny_set: MotionSet) -> None:
     context = fit_context(tiny_set, rare=(1,))
     assert context.similar[1][0] == context.nearest[1] and sorted(context.similar[1]) == [0, 2]
-    assert context.similar[0] == (2,)  # no rare class, and not itself
+    assert context.similar[0] == (0, 2)  # itself first, and no rare class
     near, every, one_more = (Anchors(context, 16, 4, lenders=n) for n in (1, 0, 5))
     assert near.lenders[1] == [context.nearest[1]] and every.lenders[1] == [0, 2]
     assert one_more.lenders[1] == list(context.similar[1])
-    assert ready(tiny_set, rare=(1,), lenders=1).anchors.lenders == near.lenders
     # Checkpoints from before similarity was kept are sampled as they were.
     old = Context.from_dict({k: v for k, v in context.to_dict().items() if k != "similar"})
     assert old.similar == ((), (), ()) and Anchors(old, 16, 4, lenders=1).lenders == every.lenders
+
+
+@pytest.mark.parametrize("name", ["motion_gan", "part_mix", "skel_diffusion"])
+def test_every_generator_that_lends_asks_who_may(tiny_set: MotionSet, name: str) -> None:
+    context = fit_context(tiny_set, rare=(1,))
+    for lenders in (0, 1):
+        model: Any = ready_generator(name, tiny_set, (1,), lenders=lenders)
+        assert model.anchors.lenders == Anchors(context, 16, 4, lenders=lenders).lenders
+        assert "lenders" in sampling_fields(name)
+    with pytest.raises(InputError, match="lenders"):
+        build_config(name, {"lenders": -1})
 
 
 def test_without_a_common_class_rare_ones_lend_and_without_pairs_nobody_does(tiny_set: MotionSet) -> None:

@@ -44,8 +44,8 @@ class Context:
         rare: Classes that are short of clips.
         nearest: For each class, the most similar common class (itself if it is common); a rare class's
             embedding starts there.
-        similar: For each class, the other common classes, the most similar one first; () in checkpoints from before
-            it was kept.
+        similar: For each class, the common classes, the most similar one first (itself, if it is common); () for a
+            class without clips, and in checkpoints from before it was kept.
         shapes: For each class, the (num_frames at `fps`, persons ever present) of its real clips; lengths are
             sampled from it.
         clips: For each class, the `sample_id` of its real clips, in the order of `shapes`.
@@ -145,11 +145,9 @@ def fit_context(train: MotionSet, rare: Sequence[int] = ()) -> Context:
         ]
     )
     common = [c for c in range(train.num_classes) if c not in rare and (labels == c).any()]
-    similar = []
-    for c in range(train.num_classes):
-        others = [o for o in common if o != c] if (labels == c).any() else []
-        similar.append(tuple(sorted(others, key=lambda o: float(np.square(centres[o] - centres[c]).sum()))))
-    nearest = [c if c in common or not others else others[0] for c, others in enumerate(similar)]
+    similar = tuple(
+        _most_similar(c, common, centres) if (labels == c).any() else () for c in range(train.num_classes)
+    )
     fps = float(np.median([m.fps for m in train.motions]))
     # Persons who are zeros from end to end are padding (CTR-GCN and NTU files pad to two), not people.
     shapes = tuple(
@@ -166,8 +164,8 @@ def fit_context(train: MotionSet, rare: Sequence[int] = ()) -> Context:
         class_names=train.class_names,
         num_persons=train.num_persons,
         rare=tuple(int(c) for c in rare),
-        nearest=tuple(nearest),
-        similar=tuple(similar),
+        nearest=tuple(order[0] if order else c for c, order in enumerate(similar)),
+        similar=similar,
         shapes=shapes,
         clips=tuple(
             tuple(m.sample_id for m in train.motions if m.label == c) for c in range(train.num_classes)
@@ -180,6 +178,14 @@ def fit_context(train: MotionSet, rare: Sequence[int] = ()) -> Context:
         scale=float(np.sqrt(np.mean(spread))),
         span=(float(min(c.min() for c in clips)), float(max(c.max() for c in clips))),
         limits=fit_limits(train),
+    )
+
+
+def _most_similar(label: int, classes: Sequence[int], centres: np.ndarray) -> tuple[int, ...]:
+    """Classes by the distance of their centres, [K, D], from that of one; itself first, if it is among them."""
+    apart = np.square(centres[list(classes)] - centres[label]).sum(1)
+    return tuple(
+        c for _, c in sorted(zip(apart.tolist(), classes, strict=True), key=lambda x: (x[1] != label, x[0]))
     )
 
 

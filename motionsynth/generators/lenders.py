@@ -4,4 +4,4 @@ from __future__ import annotations
 
 LENDERS = 2
 """Common classes that lend to a class by default, the most similar ones; Yang et al. (ICLR 2021) calibrate a class by
-two, too. Fewer lenders than all gained on N-UCLA and harmed less on UI-PRMD (docs/ablations.md)."""
+two, too. All of them harmed UI-PRMD's validation people more (docs/ablations.md)."""

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from motionsynth.augment import whole
 from motionsynth.generators.base import Batch, Context, Generator, SampleRequest, request_rng, rigid_resample
 from motionsynth.generators.body_parts import PARTS, free_parts, part_bones, told_apart
-from motionsynth.generators.lenders import LENDERS
 from motionsynth.generators.part_mix_config import PartMixConfig
 from motionsynth.generators.transfer import AnchorClips, Body, fill_absent
 from motionsynth.motion import Motion
@@ -33,7 +32,7 @@ class AnchorBodies(AnchorClips):
     length: Tensor
     heading: Tensor
 
-    def __init__(self, context: Context, frames: int, lenders: int = LENDERS) -> None:
+    def __init__(self, context: Context, frames: int, lenders: int) -> None:
         super().__init__(context, lenders)
         self.frames, self.skeleton = frames, context.skeleton
         a, m, bones = len(self.ids), context.num_persons, len(self.skeleton.bones)

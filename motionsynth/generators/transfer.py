@@ -80,7 +80,7 @@ class AnchorClips(nn.Module):
         lenders: Common classes that lend to a class, the most similar ones first; 0: all of them.
     """
 
-    def __init__(self, context: Context, lenders: int = LENDERS) -> None:
+    def __init__(self, context: Context, lenders: int) -> None:
         super().__init__()
         self.class_names = context.class_names
         self.picks = [
@@ -96,8 +96,8 @@ class AnchorClips(nn.Module):
         self.ids = [ids[i] for ids, pick in zip(context.clips, self.picks, strict=True) for i in pick]
         many = [c for c, n in enumerate(size) if n > 1]
         every = [c for c in many if c not in context.rare] or many
-        near = [[c for c in others if c in every][: lenders or None] for others in context.similar]
-        self.lenders = [list(some) if lenders and some else every for some in near]
+        near = [[c for c in common if c in every][:lenders] for common in context.similar]
+        self.lenders = [some or every for some in near]
 
     def among(self, y: Tensor) -> Tensor:
         """Where the anchors are, [A], among all training clips, whose classes are y [B]."""
@@ -129,7 +129,7 @@ class AnchorStyles(AnchorClips):
     apart: Tensor
     spread: Tensor
 
-    def __init__(self, context: Context, style: int, lenders: int = LENDERS) -> None:
+    def __init__(self, context: Context, style: int, lenders: int) -> None:
         super().__init__(context, lenders)
         clips, classes = len(self.ids), len(self.members)
         self.register_buffer("styles", torch.zeros(clips, style))
