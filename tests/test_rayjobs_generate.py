@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -229,8 +230,8 @@ def test_the_command(saved: Storage) -> None:
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["prefix"] == "runs/r/synthetic" and result["counts"] == {"wave left hand": 6}
     assert read_manifest(saved, "runs/r/synthetic").digest == result["manifest"]
-    # Progress with a rate, on standard error.
-    assert "generate: 6/6 clips (100%)" in done.stderr and "clips/s" in done.stderr
+    # Progress with a rate, on standard error; how fast is the machine's affair.
+    assert re.search(r"generate: 6/6 clips \(100%\), [\d.,]+ clips/(s|min), took ", done.stderr), done.stderr
 
 
 def test_a_missing_checkpoint_is_one_sentence(local: Storage) -> None:
