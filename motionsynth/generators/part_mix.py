@@ -89,7 +89,7 @@ class AnchorBodies(AnchorClips):
         there = (self.length[lender] > 0).any(-1)[:, :, None, None, None]
         direction = torch.where(taken[:, None, None, :, None] & there, self._turned(lender, heading), own)
         stride = self.length[..., self.legs].sum(-1)
-        scale = torch.where(led[:, None], stride[at] / stride[way].clamp_min(1e-3), torch.ones(()))
+        scale = torch.where(led[:, None], stride[at] / stride[way].clamp_min(1e-3), 1.0)
         root = self.root[way].float() * scale[..., None, None]
         return Body(root=root, direction=direction, length=self.length[at]).join(self.skeleton)
 
