@@ -135,36 +135,6 @@ def test_what_is_lent_is_turned_with_the_body(takes: MotionSet) -> None:
     assert (seen[0] - seen[1])[..., arms, :].abs().max() < 1e-5
 
 
-def test_who_lends_the_legs_lends_their_way_and_planted_feet_stay_planted(takes: MotionSet) -> None:
-    """A small walker's legs carry a tall waver a tall walker's way, and arms carry nobody anywhere."""
-    model, skeleton = ready(takes), takes.skeleton
-    anchors, x = model.anchors, to_tensors(takes, 1).x
-    walker, waver = int(anchors.members[WALK][0]), int(anchors.members[WAVE_LEFT][-1])
-    stride = anchors.length[:, 0, anchors.legs].sum(-1)
-    ratio = float(stride[waver] / stride[walker])
-    assert ratio > 1.1
-    at, lender = torch.tensor([waver, waver]), torch.tensor([walker, walker])
-    taken = model.bones[[PARTS.index("legs"), PARTS.index("left_arm")]]
-    by_leg, by_arm = anchors.mixed(at, lender, taken)[:, 0]
-    real = x[anchors.among(torch.from_numpy(takes.labels))][:, 0]
-    for joint in ("left_foot", "right_foot", skeleton.joints[skeleton.root]):
-        moved = [c[:, skeleton.index(joint)] - c[:1, skeleton.index(joint)] for c in (by_leg, real[walker])]
-        assert moved[1].abs().max() > 0.5
-        torch.testing.assert_close(moved[0], ratio * moved[1], atol=5e-3, rtol=0)
-    torch.testing.assert_close(by_arm[:, skeleton.root], real[waver][:, skeleton.root], atol=2e-3, rtol=0)
-
-
-def test_where_two_act_together_everybody_keeps_their_way() -> None:
-    """How far apart two persons stand is what they do."""
-    pairs = make_pair_set()
-    anchors = ready(pairs).anchors
-    at, lender = torch.tensor(anchors.members[1][:1]), torch.tensor(anchors.members[0][:1])
-    made = anchors.mixed(at, lender, anchors.legs[None])
-    own = anchors.mixed(at, at, anchors.legs[None])
-    torch.testing.assert_close(made[..., pairs.skeleton.root, :], own[..., pairs.skeleton.root, :])
-    assert (made - own).abs().max() > 0.1
-
-
 def test_a_class_that_every_part_tells_takes_parts_of_its_own(takes: MotionSet) -> None:
     model = ready(takes, rare=(WAVE_RIGHT,), told=0.7, others=3)
     assert model.free()[WAVE_RIGHT] == []  # there are not that many other classes

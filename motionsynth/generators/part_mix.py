@@ -1,10 +1,9 @@
 """Other people's arms, legs and trunks on real clips of a rare class: transfer between classes without a network.
 
 One or two parts of a real clip's body move as those of a clip of a common class do, whoever that shows; the rest stays,
-and with it the label. Who lends the legs lends their way through the room. Mixing of body parts, as in Shap-Mix (Zhang
-et al., IJCAI 2024), which besides asks a recogniser which parts matter and mixes the labels, too. Here the training
-clips may tell which parts a class shares with others (`PartMixConfig.told`, `body_parts`); a class that shares none
-then takes parts of its own class's other clips.
+and with it the label. Mixing of body parts, as in Shap-Mix (Zhang et al., IJCAI 2024), which besides asks a recogniser
+which parts matter and mixes the labels, too. Here the training clips may tell which parts a class shares with others
+(`PartMixConfig.told`, `body_parts`); a class that shares none then takes parts of its own class's other clips.
 
 Shape letters: A anchors, B clips, M persons, T frames, N bones.
 """
@@ -32,8 +31,6 @@ class AnchorBodies(AnchorClips):
     direction: Tensor
     length: Tensor
     heading: Tensor
-    legs: Tensor
-    alone: Tensor
 
     def __init__(self, context: Context, frames: int, lenders: int) -> None:
         super().__init__(context, lenders)
@@ -44,12 +41,6 @@ class AnchorBodies(AnchorClips):
         self.register_buffer("direction", torch.zeros(a, m, frames, bones, 3, dtype=torch.float16))
         self.register_buffer("length", torch.zeros(a, m, bones))
         self.register_buffer("heading", torch.zeros(a, m, frames))
-        legs, alone = (
-            part_bones(self.skeleton)[PARTS.index("legs")],
-            [persons == 1 for _, persons in self.shapes],
-        )
-        self.register_buffer("legs", legs, persistent=False)
-        self.register_buffer("alone", torch.tensor(alone, dtype=torch.bool), persistent=False)
 
     @torch.no_grad()
     def fit(self, clips: Batch) -> None:
@@ -72,9 +63,6 @@ class AnchorBodies(AnchorClips):
     def mixed(self, at: Tensor, lender: Tensor, taken: Tensor) -> Tensor:
         """Clips of which some bones turn as another clip's do, each as seen from its own body.
 
-        Who lends the legs lends root and heading, too, scaled by the length of the legs, so that no foot slides which
-        did not. Where several persons act together, everybody's way is part of what they do, and stays.
-
         Args:
             at, lender: Anchors, [B].
             taken: bool [B, N], the bones that the lender gives.
@@ -82,20 +70,13 @@ class AnchorBodies(AnchorClips):
         Returns:
             [B, M, frames, V, 3], metres; a person whom the lender lacks keeps all bones.
         """
-        led = self.alone[at] & (taken & self.legs).any(-1)
-        way = torch.where(led, lender, at)
-        heading = self.heading[way]
-        own = self._turned(at, heading)
+        lent = self.direction[lender].float()
+        lent = turn(lent, (self.heading[at] - self.heading[lender])[..., None])
         there = (self.length[lender] > 0).any(-1)[:, :, None, None, None]
-        direction = torch.where(taken[:, None, None, :, None] & there, self._turned(lender, heading), own)
-        stride = self.length[..., self.legs].sum(-1)
-        scale = torch.where(led[:, None], stride[at] / stride[way].clamp_min(1e-3), 1.0)
-        root = self.root[way].float() * scale[..., None, None]
-        return Body(root=root, direction=direction, length=self.length[at]).join(self.skeleton)
-
-    def _turned(self, at: Tensor, heading: Tensor) -> Tensor:
-        """Directions of anchors [B] when they face another way, [B, M, T], radians: [B, M, T, N, 3]."""
-        return turn(self.direction[at].float(), (heading - self.heading[at])[..., None])
+        direction = torch.where(taken[:, None, None, :, None] & there, lent, self.direction[at].float())
+        return Body(root=self.root[at].float(), direction=direction, length=self.length[at]).join(
+            self.skeleton
+        )
 
 
 class PartMix(Generator):
