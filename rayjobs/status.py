@@ -15,6 +15,7 @@ from rayjobs import cli
 from rayjobs.board import is_board, read_board
 from rayjobs.experiment import REFINED_SET
 from rayjobs.generate import REQUEST, read_request
+from rayjobs.progress import speed
 from storage import Storage
 from storage.checkpoints import CONFIG, checkpoint_digest
 from storage.manifest import MANIFEST, read_manifest
@@ -169,12 +170,12 @@ def report(result: Mapping[str, Any]) -> None:
 
 
 def _line(job: Mapping[str, Any]) -> str:
-    """`generate: running, 512 of 2,048 clips, 83.1 clips/s, moved 2 s ago`."""
+    """`generate: running, 512 of 2,048 clips, 83 clips/s, moved 2 s ago`."""
     text = f"{job['verb']}: {job['state']}, {job['done']:,} of {job['total']:,} {job['unit']}"
     if job["failures"]:
         text += f", {job['failures']} failed"
     if job["state"] in ("running", "dead"):
-        text += f", {job['rate']:,.1f} {job['unit']}/s, moved {job['seconds_since_moved']:.0f} s ago"
+        text += f", {speed(job['rate'], job['unit'])}, moved {job['seconds_since_moved']:.0f} s ago"
     if job["state"] == "running":
         text += "".join(f", GPU {g['index']} {g['utilisation_percent']} %" for g in job["gpus"])
     if job["state"] == "dead":

@@ -111,9 +111,12 @@ def test_failures_rate_and_silence_come_from_what_the_job_wrote(tmp_path: Path, 
     written = json.loads(storage.read(job["file"])) | {"state": "running"}
     storage.write(job["file"], json.dumps(written).encode())
     assert read_board(storage, job["file"], written["written"] + 5)["state"] == "running"
-    storage.write(job["file"], json.dumps(written | {"written": written["written"] - 3600}).encode())
+    storage.write(
+        job["file"], json.dumps(written | {"written": written["written"] - 3600, "rate": 0.04}).encode()
+    )
     report(status(storage, "r"))
-    assert "it seems dead: silent for 36" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "it seems dead: silent for 36" in said and "2.4 clips/min, moved" in said
 
 
 def test_storage_that_fails_harms_no_job(tmp_path: Path, caplog) -> None:
